@@ -1,0 +1,1 @@
+"""What the five papers share: loaders, metrics, and the Accelerate training plumbing."""

@@ -1,0 +1,123 @@
+"""Pixels: files to 8-bit grey, and the geometry that papers share."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydicom.pixels import apply_modality_lut
+
+from common.data.tables import DataError
+
+MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+CHANNEL_TOLERANCE = 2
+"""Grey levels by which the channels of a grey picture stored as RGB may differ."""
+
+Grey = NDArray[np.uint8]
+
+
+def read_grey(path: Path) -> Grey:
+    """An image file as (H, W) uint8: PNG or JPEG of any mode, or DICOM.
+
+    Colour is converted to luma. DICOM goes through `read_dicom` and is scaled by 255 / max, as
+    GLoRIA and MGCA do.
+
+    Raises:
+        DataError: If the file is absent, empty, truncated or not an image; says which.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise DataError(f"{path}: zero bytes; the download was interrupted")
+    if data[:4] in MAGIC or data[:3] in MAGIC:
+        return _decode_picture(data, path)
+    if data[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
+        return scale_to_uint8(read_dicom(path))
+    start = data[:16].decode("ascii", "replace").strip()
+    raise DataError(f"{path}: this is not an image; it starts with {start!r} ({len(data)} bytes)")
+
+
+def _decode_picture(data: bytes, path: Path) -> Grey:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+            if picture.mode.startswith("I"):  # 16-bit grey: Pillow would clip, not scale
+                return scale_to_uint8(np.asarray(picture, dtype=np.float32))
+            grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
+            return np.asarray(grey, dtype=np.uint8)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: truncated or damaged ({len(data)} bytes): {error}") from error
+
+
+def read_dicom(path: Path) -> NDArray[np.float32]:
+    """A DICOM's pixels as (H, W) float32, brighter = denser, full dynamic range kept.
+
+    MONOCHROME1 is inverted once, against the stored bit range; then the modality LUT (rescale slope
+    and intercept) is applied.
+
+    Raises:
+        DataError: If the file is damaged, has no pixels, or needs a codec that is not installed.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+        pixels = dataset.pixel_array
+    except RuntimeError as error:
+        raise DataError(f"{path}: needs a decoder: {error}") from error
+    except Exception as error:  # pydicom raises whatever the parser met
+        raise DataError(
+            f"{path}: not a readable DICOM image ({type(error).__name__}: {error})"
+        ) from error
+    if pixels.ndim != 2:
+        raise DataError(f"{path}: expected one grey frame, found an array of shape {pixels.shape}")
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        pixels = (2 ** int(dataset.BitsStored) - 1) - pixels
+    return np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
+
+
+def scale_to_uint8(pixels: NDArray[np.float32]) -> Grey:
+    """Scale by 255 / max and round, negative values to 0; an all-zero picture stays zero.
+
+    Source: GLoRIA's released DICOM reading, less its failure on all-zero pictures.
+    """
+    top = float(pixels.max())
+    scaled = np.clip(pixels, 0, None) * (255.0 / top if top > 0 else 0.0)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def resize_and_pad(image: NDArray[Any], size: int) -> NDArray[Any]:
+    """Long side to `size` by area interpolation, short side zero-padded, floor(half) before.
+
+    Source: GLoRIA and MGCA released `resize_img`; the short side is int(side * (size / long side)).
+
+    Args:
+        image: (H, W), uint8 or float32.
+        size: Side of the square result, pixels.
+
+    Returns:
+        (size, size), the input's dtype.
+
+    Raises:
+        ValueError: If the image has no pixels or is not a plane.
+    """
+    if image.ndim != 2 or 0 in image.shape:
+        raise ValueError(f"expected one plane of pixels, found shape {image.shape}")
+    height, width = image.shape
+    ratio = size / max(height, width)
+    new = (
+        size if height >= width else int(height * ratio),
+        size if width >= height else int(width * ratio),
+    )
+    new = (max(new[0], 1), max(new[1], 1))
+    resized = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_AREA)
+    top, left = (size - new[0]) // 2, (size - new[1]) // 2
+    padded = np.zeros((size, size), dtype=image.dtype)
+    padded[top : top + new[0], left : left + new[1]] = resized
+    return padded

@@ -1,0 +1,181 @@
+"""What a copy of a data set must consist of: every file its tables list, read without judging.
+
+Loaders refuse or count what is wrong; an inventory keeps it, so that `verify` can name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from common.data import chexpert, mimic_cxr, open_i, rsna
+from common.data.tables import DataError, find_table, read_table
+
+
+@dataclass
+class Inventory:
+    """One folder of one data set.
+
+    Attributes:
+        dataset: Registry id.
+        root: Folder that paths are relative to.
+        tables: Source tables.
+        listed: Columns `image_id` and `path`, one row an image.
+        boxes: Columns `image_id`, `x`, `y`, `width`, `height` in pixels.
+        faults: (kind, table, id, detail) of each faulty row.
+        counts: Measured sizes, by the names of `facts.counts`.
+    """
+
+    dataset: str
+    root: Path
+    tables: list[Path]
+    listed: pd.DataFrame
+    boxes: pd.DataFrame | None = None
+    faults: list[tuple[str, Path, str, str]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def repeated(self, table: Path, ids: pd.Series) -> None:
+        """Note each id of `ids` once as a repeated row of `table`."""
+        for name in ids.drop_duplicates():
+            self.faults.append(("duplicate_row", table, name, "this row occurs more than once"))
+
+
+def chexpert_inventory(data_root: Path) -> list[Inventory]:
+    """Train and valid tables, the test table where present, and the size of CheXpert Plus."""
+    home = chexpert.find_home(data_root)
+    tables = chexpert.tables(home)
+    parts = {path.name.partition(".")[0]: path for path in tables}
+    frames = {part: chexpert.read_part(home, part)[0] for part in parts}
+    listed = pd.concat(frames.values(), ignore_index=True)
+    found = Inventory("chexpert", home.root, tables, _unique(listed))
+    for part, frame in frames.items():
+        found.repeated(parts[part], frame["image_id"][frame["image_id"].duplicated()])
+        found.counts[f"{part}_images"] = len(frame)
+        found.counts[f"{part}_patients"] = frame["patient_id"].nunique()
+        found.counts[f"{part}_frontal"] = int((frame["view"] == "frontal").sum())
+    if "train" in frames:
+        found.counts["train_studies"] = frames["train"]["study_id"].nunique()
+    if len(frames) == 2:
+        both = sorted(set(frames["train"]["patient_id"]) & set(frames["valid"]["patient_id"]))
+        for name in both:
+            detail = "this patient is in train.csv too"
+            found.faults.append(("patient_in_two_splits", parts["valid"], name, detail))
+    if _present(lambda: chexpert.find_reports(data_root)):
+        found.tables.append(chexpert.find_reports(data_root))
+        found.counts["report_rows"] = len(chexpert.load_reports(data_root))
+    inventories = [found]
+    if _present(lambda: chexpert.find_home(data_root, chexpert.TEST_TABLES)):
+        test = chexpert.load_test(data_root, check_files=False)
+        folder = chexpert.find_home(data_root, chexpert.TEST_TABLES).tables
+        present = [folder / name for name in chexpert.TEST_TABLES if (folder / name).is_file()]
+        inventories.append(Inventory("chexpert", test.root, present, _unique(test.frame)))
+    return inventories
+
+
+def rsna_inventory(data_root: Path) -> list[Inventory]:
+    """Annotated images with their boxes, and the test images where the submission lists them."""
+    home = rsna.find_home(data_root)
+    table = find_table(home, rsna.LABEL_TABLE)
+    rows = rsna.read_rows(home)
+    ids = rows["patientId"].drop_duplicates()
+    listed = pd.DataFrame({"image_id": ids, "path": rsna.image_paths(home, ids)})
+    positive = rows[rows["Target"] == 1].rename(columns={"patientId": "image_id"})
+    found = Inventory("rsna", home, [table], listed, positive[["image_id", *rsna.BOX]])
+    found.repeated(table, rows["patientId"][rows.duplicated()])
+    for name, detail in rsna.box_problems(rows).items():
+        kind = "box_outside" if "outside" in detail else "box_invalid"
+        found.faults.append((kind, table, name, detail))
+    found.counts = {
+        "label_rows": len(rows),
+        "images": len(ids),
+        "positive_images": positive["image_id"].nunique(),
+        "boxes": len(positive.drop_duplicates()),
+    }
+    if (home / rsna.CLASS_TABLE).is_file():
+        found.tables.append(home / rsna.CLASS_TABLE)
+        rsna.detailed_classes(home)
+    if (home / rsna.TEST_TABLE).is_file():
+        test = read_table(home / rsna.TEST_TABLE, ["patientId"])["patientId"].str.strip()
+        paths = rsna.TEST_IMAGES + "/" + test + ".dcm"
+        found.listed = pd.concat([listed, pd.DataFrame({"image_id": test, "path": paths})])
+        found.counts["test_images"] = len(test)
+    return [found]
+
+
+def mimic_inventory(data_root: Path) -> list[Inventory]:
+    """Metadata, split and label tables, and the number of reports where there are any."""
+    home = mimic_cxr.find_home(data_root)
+    frame = mimic_cxr.read_rows(home)
+    metadata = find_table(home, mimic_cxr.METADATA)
+    split_table = find_table(home, mimic_cxr.SPLIT)
+    split = read_table(split_table, ["dicom_id", "subject_id", "split"])
+    found = Inventory("mimic", home, [metadata, split_table], _unique(frame))
+    found.repeated(metadata, frame["image_id"][frame["image_id"].duplicated()])
+    found.repeated(split_table, split["dicom_id"][split["dicom_id"].duplicated()])
+    parts = split.groupby("subject_id")["split"].nunique()
+    for name in parts.index[parts > 1]:
+        found.faults.append(
+            ("patient_in_two_splits", split_table, name, "this subject has two official splits")
+        )
+    for name in mimic_cxr.LABEL_TABLES.values():
+        if any((home / f"{name}{end}").is_file() for end in ("", ".gz")):
+            path = find_table(home, name)
+            found.tables.append(path)
+            mimic_cxr.read_label_table(path)
+    found.counts = {
+        "images": len(frame),
+        "studies": frame["study_id"].nunique(),
+        "patients": frame["patient_id"].nunique(),
+    }
+    for part, size in frame["source_split"].value_counts().items():
+        found.counts[f"{part}_images"] = int(size)
+    if _present(lambda: mimic_cxr.find_reports(data_root)):
+        found.counts["reports"] = len(mimic_cxr.read_reports(data_root))
+    return [found]
+
+
+def open_i_inventory(data_root: Path) -> list[Inventory]:
+    """Images named by the reports, and how many reports have which section."""
+    home = open_i.find_home(data_root)
+    rows = open_i.read_rows(home)
+    images = rows[rows["path"] != ""]
+    reports = rows.drop_duplicates("study_id")
+    found = Inventory("open_i", home, open_i.tables(home), _unique(images))
+    projections = home / open_i.KAGGLE_PROJECTIONS
+    if projections.is_file():
+        names = read_table(projections, ["filename"])["filename"].map(open_i.kaggle_name)
+        image_id = {open_i.kaggle_name(name): name for name in images["image_id"]}
+        again = [image_id.get(name, name) for name in names[names.duplicated()]]
+        found.repeated(projections, pd.Series(again, dtype=str))
+    else:
+        found.repeated(found.tables[0], images["image_id"][images["image_id"].duplicated()])
+    found.counts = {
+        "images": len(images),
+        "reports": len(reports),
+        "findings": int((reports["section_findings"] != "").sum()),
+        "impression": int((reports["section_impression"] != "").sum()),
+    }
+    return [found]
+
+
+def _unique(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[["image_id", "path"]].drop_duplicates()
+
+
+def _present(find: Callable[[], object]) -> bool:
+    try:
+        find()
+    except DataError:
+        return False
+    return True
+
+
+INVENTORIES: dict[str, Callable[[Path], list[Inventory]]] = {
+    "chexpert": chexpert_inventory,
+    "mimic": mimic_inventory,
+    "open_i": open_i_inventory,
+    "rsna": rsna_inventory,
+}

@@ -1,0 +1,471 @@
+"""Named splits: rules that turn a table into lists of image ids, hashed and saved as JSON.
+
+Build a split from a table loaded with `check_files=False` and before reports are joined: a random
+draw over part of the rows is another draw. `Split.select` then takes the rows that are there and
+counts those that are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from common.data import chexpert
+from common.data.labels import COMPETITION
+from common.data.records import EXAMPLES, Exclusions, RecordTable
+from common.data.tables import DataError
+
+log = logging.getLogger(__name__)
+
+Parts = dict[str, tuple[str, ...]]
+
+GLORIA_NUMPY_SEED = 6
+"""Set by GLoRIA's package at import; the only seed behind its 5x200 draw."""
+INCOMPLETE = ("missing_file", "zero_byte", "no_report", "empty_text")
+"""Exclusions that depend on the copy at hand; a draw after them is another draw."""
+CHEXPERT_VALID = 5000
+CHEXPERT_SMALL = 50_000
+"""Pools below this give a tenth instead of `CHEXPERT_VALID`, so that small corpora can be split."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Image ids by part, with the rule and the table they come from.
+
+    Attributes:
+        id: Versioned name, for instance `rsna/gloria-v1`.
+        dataset: Registry id of the table.
+        parts: Image ids by part (`train`, `valid`, `test`).
+        rule: How the ids were chosen, in words.
+        table_sha256: `RecordTable.table_sha256` of the table.
+        allow_patient_overlap: Patients may be in several parts; else that is an error.
+        allow_image_overlap: Even images may: reproduces a leak of released code.
+    """
+
+    id: str
+    dataset: str
+    parts: Mapping[str, tuple[str, ...]]
+    rule: str
+    table_sha256: str
+    allow_patient_overlap: bool = False
+    allow_image_overlap: bool = False
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Hash of each part's sorted ids, and under `total` of all parts' hashes."""
+        hashes = {name: _hash("\n".join(sorted(ids))) for name, ids in self.parts.items()}
+        lines = [f"{name} {value}" for name, value in sorted(hashes.items())]
+        return {**hashes, "total": _hash("\n".join(lines))}
+
+    def overlaps(self, table: RecordTable) -> dict[str, dict[str, int]]:
+        """Images and patients shared by each pair of parts, keyed `train-valid` and so on."""
+        patient = _patients(table)
+        images = {name: set(ids) for name, ids in self.parts.items()}
+        people = {
+            name: {patient[i] for i in ids if i in patient} for name, ids in self.parts.items()
+        }
+        return {
+            f"{a}-{b}": {
+                "images": len(images[a] & images[b]),
+                "patients": len(people[a] & people[b]),
+            }
+            for a, b in combinations(self.parts, 2)
+        }
+
+    def check_overlaps(self, table: RecordTable) -> None:
+        """Log what parts share.
+
+        Raises:
+            DataError: If they share patients or images and the split does not declare it.
+        """
+        for pair, shared in self.overlaps(table).items():
+            text = (
+                f"{self.id}: {pair} share {shared['images']} images, {shared['patients']} patients"
+            )
+            log.log(logging.WARNING if any(shared.values()) else logging.INFO, text)
+            allowed = self.allow_patient_overlap or self.allow_image_overlap
+            if shared["patients"] and not allowed:
+                raise DataError(f"{text}; set allow_patient_overlap if that is meant")
+            if shared["images"] and not self.allow_image_overlap:
+                raise DataError(f"{text}; an image may be in one part only")
+
+    def select(self, part: str, table: RecordTable) -> RecordTable:
+        """The rows of one part, in the split's order; ids without a row count as `not_in_table`.
+
+        Raises:
+            KeyError: If there is no such part.
+            DataError: If the table has none of its images, or is of another dataset.
+        """
+        if part not in self.parts:
+            raise KeyError(f"{self.id} has no part {part!r}; it has {', '.join(self.parts)}")
+        known = set(table.frame["image_id"].tolist())
+        absent = [name for name in self.parts[part] if name not in known]
+        if self.dataset != table.dataset or len(absent) == len(self.parts[part]):
+            raise DataError(
+                f"{self.id} was made from {self.dataset}; the {table.dataset} table under "
+                f"{table.root} has {len(self.parts[part]) - len(absent)} of the {part} images"
+            )
+        found = table.select(name for name in self.parts[part] if name in known)
+        if not absent:
+            return found
+        log.warning("%s: %d of the %s images are absent", self.id, len(absent), part)
+        exclusions = Exclusions()
+        exclusions.add("not_in_table", absent)
+        return RecordTable(
+            found.dataset,
+            found.root,
+            found.frame,
+            found.labels,
+            exclusions,
+            len(self.parts[part]),
+            found.table_sha256,
+            found.boxes,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, with the hashes that `load` verifies."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, table: RecordTable | None = None) -> Split:
+        """Read what `save` wrote, and check it against its hashes and `table`.
+
+        Raises:
+            DataError: If the file was changed, or belongs to another version of the table.
+        """
+        try:
+            content = json.loads(path.read_text())
+            stored = content.pop("sha256")
+            content["parts"] = {name: tuple(ids) for name, ids in content["parts"].items()}
+            split = cls(**content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}: not a split file ({type(error).__name__}: {error})"
+            ) from error
+        if split.sha256 != stored:
+            raise DataError(f"{path}: the ids do not match the stored hashes; the file was changed")
+        if table is not None and table.table_sha256 != split.table_sha256:
+            raise DataError(
+                f"{path} was made from a {split.dataset} table {split.table_sha256[:12]}, but "
+                f"{table.root} has {table.table_sha256[:12]}; get that version or build it anew"
+            )
+        return split
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a named split is made."""
+
+    dataset: str
+    build: Callable[[RecordTable], Parts]
+    text: str
+    allow_patient_overlap: bool = False
+    allow_image_overlap: bool = False
+
+
+def build(split_id: str, table: RecordTable) -> Split:
+    """Apply the rule called `split_id` to `table`.
+
+    Raises:
+        DataError: If the id is unknown, the table another dataset's, a part empty, or patients are
+            shared although the rule does not declare it.
+    """
+    rule = rule_of(split_id)
+    if table.dataset != rule.dataset:
+        raise DataError(f"{split_id} splits {rule.dataset}, not {table.dataset}")
+    lost = {r: n for r, n in table.exclusions.counts.items() if r in INCOMPLETE}
+    if lost:
+        log.warning("%s: drawn without %s; not the draw of the complete table", split_id, lost)
+    split = Split(
+        split_id,
+        rule.dataset,
+        rule.build(table),
+        rule.text,
+        table.table_sha256,
+        rule.allow_patient_overlap,
+        rule.allow_image_overlap,
+    )
+    empty = [name for name, ids in split.parts.items() if not ids]
+    if empty:
+        raise DataError(f"{split_id}: no image for {empty}; {len(table)} rows are too few")
+    split.check_overlaps(table)
+    return split
+
+
+def rule_of(split_id: str) -> Rule:
+    """The rule called `split_id`; `chexpert5x200/seed<k>` exists for every k.
+
+    Raises:
+        DataError: If there is none; lists those there are.
+    """
+    seeded = re.fullmatch(r"chexpert5x200/seed(\d+)", split_id)
+    if seeded:
+        return _five_by_200_rule(int(seeded[1]))
+    if split_id not in SPLITS:
+        known = ", ".join([*SPLITS, "chexpert5x200/seed<k>"])
+        raise DataError(f"unknown split {split_id!r}; choose one of {known}")
+    return SPLITS[split_id]
+
+
+def _mimic_official(table: RecordTable) -> Parts:
+    """The data set's own split of its frontal images."""
+    frontal = table.frame[table.frame["view"] == "frontal"]
+    names = {"train": "train", "valid": "validate", "test": "test"}
+    return {
+        part: tuple(frontal["image_id"][frontal["source_split"] == name])
+        for part, name in names.items()
+    }
+
+
+def _rsna_gloria(table: RecordTable) -> Parts:
+    ids = sorted(table.frame["image_id"].tolist())
+    train, rest = train_test_split(ids, test_size=0.3, random_state=0)
+    test, valid = train_test_split(rest, test_size=0.5, random_state=0)
+    return {"train": tuple(train), "valid": tuple(valid), "test": tuple(test)}
+
+
+def _five_by_200_gloria(table: RecordTable) -> pd.Series:
+    state = np.random.RandomState(GLORIA_NUMPY_SEED)
+    return chexpert.five_by_200(table, seed=state)["image_id"]
+
+
+def _chexpert_pool(table: RecordTable) -> pd.DataFrame:
+    """Frontal training rows by id; the order of the table does not matter then."""
+    frame = table.frame
+    pool = frame[(frame["view"] == "frontal") & (frame["source_split"] == "train")]
+    return pool.sort_values("image_id")
+
+
+def _chexpert_test(table: RecordTable) -> tuple[str, ...]:
+    frame = table.frame
+    expert = (frame["view"] == "frontal") & (frame["source_split"] == "valid")
+    return _tuple(frame["image_id"][expert])
+
+
+def _valid_size(pool: int) -> int:
+    return CHEXPERT_VALID if pool >= CHEXPERT_SMALL else pool // 10
+
+
+def _chexpert_gloria(table: RecordTable) -> Parts:
+    pool = _chexpert_pool(table)["image_id"]
+    pool = pool[~pool.isin(_five_by_200_gloria(table))]
+    valid = pool.sample(n=_valid_size(len(pool)), random_state=0)
+    train = pool[~pool.isin(valid)]
+    return {"train": _tuple(train), "valid": _tuple(valid), "test": _chexpert_test(table)}
+
+
+def _chexpert_gloria_patient(table: RecordTable) -> Parts:
+    pool = _chexpert_pool(table)
+    held = table.frame["image_id"].isin(_five_by_200_gloria(table))
+    pool = pool[~pool["patient_id"].isin(table.frame["patient_id"][held])]
+    images = pool.groupby("patient_id").size().sample(frac=1.0, random_state=0)
+    chosen = images.index[images.cumsum() <= _valid_size(len(pool))]
+    valid = pool["patient_id"].isin(chosen)
+    return {
+        "train": _tuple(pool["image_id"][~valid]),
+        "valid": _tuple(pool["image_id"][valid]),
+        "test": _chexpert_test(table),
+    }
+
+
+def _chexpert_released(table: RecordTable) -> Parts:
+    """The index-label bug: rows are chosen by position, then dropped by the number they had before.
+
+    After the 5x200 rows are gone, position and number differ, so nearly every validation row stays
+    in training and as many other rows vanish.
+    """
+    ids = table.frame["image_id"][table.frame["source_split"] == "train"].reset_index(drop=True)
+    ids = ids[~ids.isin(chexpert.five_by_200(table, seed=0)["image_id"])]
+    positions = np.random.RandomState(0).choice(len(ids), _valid_size(len(ids)), replace=False)
+    valid = ids.iloc[positions]
+    train = ids.drop(positions, errors="ignore")
+    return {"train": _tuple(train), "valid": _tuple(valid), "test": _chexpert_test(table)}
+
+
+def _five_by_200_rule(seed: int) -> Rule:
+    def draw(table: RecordTable) -> Parts:
+        return {"test": _tuple(chexpert.five_by_200(table, seed=seed)["image_id"])}
+
+    return Rule("chexpert", draw, f"200 images of each of five classes, seed {seed} in each class")
+
+
+_POOL = "train frontal without chexpert5x200/gloria-v1"
+SPLITS: dict[str, Rule] = {
+    "mimic/official": Rule(
+        "mimic", _mimic_official, "the release's train, validate and test, views PA and AP"
+    ),
+    "rsna/gloria-v1": Rule(
+        "rsna",
+        _rsna_gloria,
+        "70/15/15 of the sorted ids, scikit-learn, seed 0 in both cuts; as in GLoRIA's and MGCA's "
+        "code, test is the first part of the second cut",
+    ),
+    "chexpert/gloria-v1": Rule(
+        "chexpert",
+        _chexpert_gloria,
+        f"{_POOL}; 5,000 random images (a tenth below 50,000) are valid, seed 0; test is "
+        "valid.csv frontal. Images, not patients, are disjoint, as the paper has it",
+        allow_patient_overlap=True,
+    ),
+    "chexpert/gloria-v1-patient": Rule(
+        "chexpert",
+        _chexpert_gloria_patient,
+        f"{_POOL}'s patients; random patients of up to 5,000 images (a tenth below 50,000) are "
+        "valid, seed 0; test is valid.csv frontal",
+    ),
+    "chexpert/gloria-released": Rule(
+        "chexpert",
+        _chexpert_released,
+        "reproduces the leak of GLoRIA's and MGCA's code: 5,000 valid rows by position, dropped "
+        "from train by index label; MGCA's 5x200 and numpy seed 0; train and valid hold laterals "
+        "too, as the released tables do, and are filtered to frontal when read",
+        allow_patient_overlap=True,
+        allow_image_overlap=True,
+    ),
+    "chexpert5x200/gloria-v1": Rule(
+        "chexpert",
+        lambda table: {"test": _tuple(_five_by_200_gloria(table))},
+        "200 images of each of five classes, one numpy state of seed 6 through the classes",
+    ),
+    "chexpert5x200/mgca-seed0": _five_by_200_rule(0),
+}
+
+
+def fraction(
+    ids: Sequence[str], table: RecordTable, share: float, *, seed: int, rule: str = "nested"
+) -> tuple[str, ...]:
+    """A share of the training ids for the label-efficiency experiments.
+
+    Args:
+        ids: Image ids of the training part.
+        table: Where patients and labels are looked up.
+        share: In (0, 1]; the result has round(share * len(ids)) ids, at least one.
+        seed: Of the draw.
+        rule: `nested`: in the order of a hash of (seed, patient id), so that 1% lies within 10% and
+            a patient's images stay together; `sample`: pandas' `sample(frac)`, as in GLoRIA and
+            MGCA (seed 42).
+
+    Raises:
+        ValueError: If the share or the rule is unknown.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share}")
+    if rule not in ("nested", "sample"):
+        raise ValueError(f"unknown rule {rule!r}; choose nested or sample")
+    if rule == "sample":
+        chosen = _tuple(pd.Series(list(ids)).sample(frac=share, random_state=seed))
+    else:
+        patient = _patients(table)
+        order = sorted(ids, key=lambda name: (_hash(f"{seed} {patient[name]}"), name))
+        chosen = tuple(order[: max(1, round(share * len(order)))])
+    _warn_without_positive(ids, chosen, table)
+    return chosen
+
+
+def _warn_without_positive(ids: Sequence[str], chosen: Sequence[str], table: RecordTable) -> None:
+    names = [name for name in COMPETITION if name in table.labels] or list(table.labels)
+    positive, image_ids = table.labels[names] == 1, table.frame["image_id"].tolist()
+    here, there = set(ids), set(chosen)
+    before = positive[[name in here for name in image_ids]].any()
+    lost = before & ~positive[[name in there for name in image_ids]].any()
+    if lost.any():
+        warnings.warn(
+            f"{len(chosen)} of {len(ids)} images have no positive for {list(lost.index[lost])}; "
+            "take a larger share or another seed",
+            stacklevel=3,
+        )
+
+
+def read_list(path: Path, table: RecordTable) -> tuple[str, ...]:
+    """Image ids of a list file as authors distribute them, in its order.
+
+    One id or path a line, `path label label ...` separated by spaces, or a CSV with a column of
+    `ID_COLUMNS`. A path is matched by its longest tail that names one image.
+
+    Raises:
+        DataError: If the file is unreadable, or a line names no image of `table`.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable list ({error})") from error
+    names = _names(lines)
+    by_tail = _tails(table)
+    found = [_match(name, by_tail) for name in names]
+    unknown = [name for name, match in zip(names, found, strict=True) if match is None]
+    if unknown or not names:
+        raise DataError(
+            f"{path}: {len(unknown)} of {len(names)} lines name no image of {table.dataset} "
+            f"(first: {unknown[:EXAMPLES]}); was the list made for another version?"
+        )
+    return tuple(match for match in found if match is not None)
+
+
+ID_COLUMNS = (
+    "image_id",
+    "path",
+    "image_path",
+    "image",
+    "image index",
+    "dicom_id",
+    "patientid",
+    "id",
+)
+
+
+def _names(lines: Sequence[str]) -> list[str]:
+    header = [cell.strip().lower() for cell in lines[0].split(",")] if lines else []
+    columns = [header.index(name) for name in ID_COLUMNS if name in header]
+    if columns:
+        return [line.split(",")[columns[0]].strip() for line in lines[1:]]
+    # A path may hold spaces, so the picture's suffix ends it where there is one.
+    pattern = re.compile(r"^(.+?\.(?:jpe?g|png|dcm)|[^\s,]+)(?=[\s,]|$)", re.IGNORECASE)
+    return [match[1] if (match := pattern.match(line)) else line for line in lines]
+
+
+def _tails(table: RecordTable) -> dict[str, str | None]:
+    """Every tail of every id and path, to the id; None where a tail names several images."""
+    tails: dict[str, str | None] = {}
+    for image_id, path in table.frame[["image_id", "path"]].to_numpy().tolist():
+        for name in {image_id, path.rpartition(".")[0]}:
+            parts = name.split("/")
+            for start in range(len(parts)):
+                tail = "/".join(parts[start:])
+                tails[tail] = image_id if tails.get(tail, image_id) == image_id else None
+    return tails
+
+
+def _match(name: str, tails: Mapping[str, str | None]) -> str | None:
+    stem = re.sub(r"\.(?:jpe?g|png|dcm)$", "", name, flags=re.IGNORECASE)
+    parts = stem.split("/")
+    for start in range(len(parts)):
+        tail = "/".join(parts[start:])
+        if tail in tails:
+            return tails[tail]
+    return None
+
+
+def _patients(table: RecordTable) -> dict[str, str]:
+    """Patient by image id."""
+    ids, patients = (table.frame[name].tolist() for name in ("image_id", "patient_id"))
+    return dict(zip(ids, patients, strict=True))
+
+
+def _tuple(ids: pd.Series) -> tuple[str, ...]:
+    return tuple(ids.tolist())  # iterating a column of strings is ten times slower
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

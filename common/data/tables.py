@@ -1,0 +1,134 @@
+"""Reading tables: strings stay strings, columns go by name, errors name the file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+STATES = (1.0, 0.0, -1.0)
+
+
+class DataError(Exception):
+    """A data set is not as expected; the message names file, expectation and what to do."""
+
+
+def find_root(data_root: Path, candidates: Sequence[str], *, dataset: str) -> Path:
+    """The first folder of `candidates` below `data_root` that exists.
+
+    Raises:
+        DataError: If none does; lists every place looked in.
+    """
+    for name in candidates:
+        if (data_root / name).is_dir():
+            return data_root / name
+    looked = "".join(f"\n  {data_root / name}" for name in candidates)
+    raise DataError(f"{dataset} is missing; looked for these folders:{looked}")
+
+
+def find_table(root: Path, name: str) -> Path:
+    """`name` or `name.gz` below `root`.
+
+    Raises:
+        DataError: If neither exists, or both do with different content.
+    """
+    plain, packed = root / name, root / f"{name}.gz"
+    if plain.is_file() and packed.is_file():
+        if not _read(plain).equals(_read(packed)):
+            raise DataError(
+                f"{plain} ({sha256(plain)[:12]}) and {packed.name} ({sha256(packed)[:12]}) differ; "
+                "keep the one you mean"
+            )
+        return plain
+    for path in (plain, packed):
+        if path.is_file():
+            return path
+    raise DataError(f"{root} holds neither {name} nor {name}.gz; is the download complete?")
+
+
+def read_table(
+    path: Path, columns: Iterable[str], *, alias: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """A CSV as strings, columns stripped and renamed by `alias`.
+
+    Raises:
+        DataError: If the file is unreadable or lacks one of `columns`.
+    """
+    frame = _read(path)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    frame = frame.rename(columns=dict(alias or {}))
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise DataError(f"{path}: no column {missing}; it has {list(frame.columns)}")
+    return frame
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' own are ValueErrors
+        raise DataError(f"{path}: not a readable CSV table ({error})") from error
+
+
+def read_labels(frame: pd.DataFrame, names: Sequence[str], *, path: Path) -> pd.DataFrame:
+    """The label columns `names` as floats 1, 0, -1 or NaN (blank).
+
+    Raises:
+        DataError: If a cell holds anything else; names column, value and row.
+    """
+    labels = {}
+    for name in names:
+        text = frame[name].str.strip()
+        values = pd.to_numeric(text.replace("", np.nan), errors="coerce")
+        bad = (text != "") & ~values.isin(STATES)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise DataError(
+                f"{path}: {name!r} is {text.iloc[row]!r} in data row {row + 1}; "
+                "expected 1, 0, -1 or blank"
+            )
+        labels[name] = values.astype("float32")
+    return pd.DataFrame(labels, index=frame.index)
+
+
+def resolve_inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused when it would leave `root`.
+
+    Raises:
+        DataError: If `relative` is absolute or climbs out.
+    """
+    if relative.startswith("/") or ".." in Path(relative).parts:
+        raise DataError(
+            f"{relative!r} points outside {root}; the table was edited or is not trusted"
+        )
+    return root / relative
+
+
+def sha256(*paths: Path) -> str:
+    """One hash over the bytes of `paths`, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
+    """Relative POSIX path to size in bytes of every file below `root` with one of `suffixes`.
+
+    One walk; links are not followed. Names compare case-sensitively, suffixes do not.
+    """
+    found: dict[str, int] = {}
+    wanted = tuple(suffix.lower() for suffix in suffixes)
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.lower().endswith(wanted):
+                path = Path(folder, name)
+                found[path.relative_to(root).as_posix()] = path.lstat().st_size
+    return found

@@ -1,0 +1,219 @@
+"""Metrics by library definition, with intervals and a paired test over per-image predictions.
+
+Scores are arrays (N,) or (N, L): N images, L labels. Values lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from sklearn import metrics as sk
+
+Array = NDArray[np.float64]
+THRESHOLD_RULES = ("youden", "f1")
+
+
+class Interval(NamedTuple):
+    """An estimate with a bootstrap confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve, macro mean over labels (scikit-learn).
+
+    Returns:
+        0.5 for constant scores.
+
+    Raises:
+        ValueError: If a label has only one class in `targets`: name the labels to leave out.
+    """
+    return _macro(sk.roc_auc_score, targets, scores)
+
+
+def auprc(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision (scikit-learn), macro mean over labels; constant scores give prevalence."""
+    return _macro(sk.average_precision_score, targets, scores)
+
+
+def _macro(
+    function: Callable[[Array, Array], float], targets: ArrayLike, scores: ArrayLike
+) -> float:
+    truth, score = _columns(targets), _columns(scores)
+    if truth.shape != score.shape:
+        raise ValueError(f"targets {truth.shape} and scores {score.shape} differ in shape")
+    values = []
+    for label, (t, s) in enumerate(zip(truth.T, score.T, strict=True)):
+        known = ~np.isnan(t)
+        if len(np.unique(t[known])) < 2:
+            raise ValueError(
+                f"label {label} has one class only among {known.sum()} images; leave it out"
+            )
+        values.append(function(t[known], s[known]))
+    return float(np.mean(values))
+
+
+def _columns(values: ArrayLike) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def accuracy(targets: ArrayLike, predictions: ArrayLike) -> float:
+    """Share of images whose class is the predicted one."""
+    return float(sk.accuracy_score(targets, predictions))
+
+
+def threshold(targets: ArrayLike, scores: ArrayLike, rule: str) -> float:
+    """The cut that is best on these images: `score >= threshold` means positive.
+
+    Args:
+        targets: (N,) in {0, 1}.
+        scores: (N,).
+        rule: `youden` maximises sensitivity + specificity, `f1` the F1 score.
+
+    Raises:
+        ValueError: If the rule is unknown.
+    """
+    if rule == "youden":
+        false, true, cuts = sk.roc_curve(targets, scores)
+        best = int(np.argmax((true - false)[1:])) + 1  # the first cut, infinity, predicts nothing
+        return float(cuts[best])
+    if rule == "f1":
+        precision, recall, cuts = sk.precision_recall_curve(targets, scores)
+        total = precision[:-1] + recall[:-1]
+        f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
+        return float(cuts[int(np.argmax(f1))])
+    raise ValueError(f"unknown threshold rule {rule!r}; choose one of {', '.join(THRESHOLD_RULES)}")
+
+
+def binary_rates(targets: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """Accuracy, sensitivity, specificity, PPV, NPV and F1 of 0/1 predictions (N,).
+
+    A rate without a denominator (no positive prediction, say) is 0, as in scikit-learn.
+    """
+    truth, guess = np.asarray(targets).astype(int), np.asarray(predictions).astype(int)
+    rate = {"zero_division": 0}
+    return {
+        "accuracy": float(sk.accuracy_score(truth, guess)),
+        "sensitivity": float(sk.recall_score(truth, guess, **rate)),
+        "specificity": float(sk.recall_score(truth, guess, pos_label=0, **rate)),
+        "ppv": float(sk.precision_score(truth, guess, **rate)),
+        "npv": float(sk.precision_score(truth, guess, pos_label=0, **rate)),
+        "f1": float(sk.f1_score(truth, guess, **rate)),
+    }
+
+
+def precision_at_k(
+    similarity: NDArray[np.floating], query_classes: ArrayLike, target_classes: ArrayLike, k: int
+) -> float:
+    """Share of the k most similar targets that have the query's class, mean over queries.
+
+    Args:
+        similarity: (Q, T); -inf takes a target out of the candidates.
+        query_classes: (Q,).
+        target_classes: (T,).
+        k: At most T.
+
+    Returns:
+        1 for a perfect order; the share of the class among the targets for a random one.
+
+    Raises:
+        ValueError: If there are fewer than k candidates.
+    """
+    similarity = np.asarray(similarity)
+    candidates = int(np.isfinite(similarity).sum(axis=1).min())
+    if k > candidates:
+        raise ValueError(f"precision at {k} needs {k} candidates, there are {candidates}")
+    best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    hits = np.asarray(target_classes)[best] == np.asarray(query_classes)[:, None]
+    return float(hits.mean())
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; NaN deviation for one seed."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float(
+        "nan"
+    )
+
+
+def bootstrap(
+    metric: Callable[[Array, Array], float],
+    targets: ArrayLike,
+    scores: ArrayLike,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a metric over resampled images (SciPy).
+
+    Resamples in which a label loses a class are drawn but left out of the percentiles.
+    """
+    truth, score = np.asarray(targets, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+
+    def statistic(rows: NDArray[np.int64]) -> float:
+        try:
+            return metric(truth[rows], score[rows])
+        except ValueError:
+            return float("nan")
+
+    drawn = stats.bootstrap(
+        (np.arange(len(truth)),),
+        statistic,
+        n_resamples=resamples,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return Interval(metric(truth, score), float(low), float(high))
+
+
+class PairedTest(NamedTuple):
+    """Difference of a metric between two models on the same images, with a two-sided p-value."""
+
+    difference: float
+    p_value: float
+
+
+def paired_test(
+    metric: Callable[[Array, Array], float],
+    targets: ArrayLike,
+    scores: ArrayLike,
+    other: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> PairedTest:
+    """Permutation test: swap the two models' predictions image by image (SciPy).
+
+    Both models' scores are first replaced by their ranks within each label, so that scales
+    do not matter.
+
+    Returns:
+        metric(scores) - metric(other), and how often swapped predictions differ at least as much.
+    """
+    truth = np.asarray(targets, dtype=np.float64)
+    first, second = (stats.rankdata(_columns(s), axis=0) for s in (scores, other))
+
+    def statistic(swap: NDArray[np.float64], stay: NDArray[np.float64]) -> float:
+        keep = (stay > swap)[:, None]
+        mixed, rest = np.where(keep, first, second), np.where(keep, second, first)
+        return metric(truth, mixed.reshape(truth.shape)) - metric(truth, rest.reshape(truth.shape))
+
+    found = stats.permutation_test(
+        (np.zeros(len(truth)), np.ones(len(truth))),
+        statistic,
+        permutation_type="samples",
+        vectorized=False,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return PairedTest(float(found.statistic), float(found.pvalue))

@@ -1,0 +1,40 @@
+"""Pixels to network input (ledger G15): crop, scale to [-1, 1]; no published setting flips."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def crop_and_normalise(
+    images: NDArray[np.uint8], crop: int, generators: list[np.random.Generator] | None = None
+) -> Tensor:
+    """Crop and map 0 ... 255 to -1 ... 1.
+
+    Source: the released pre-training config (random crop, norm "half").
+
+    Args:
+        images: (B, S, S) grey, already resized and padded.
+        crop: Side of the result, at most S, pixels.
+        generators: One per image for random crops; None crops the centre.
+
+    Returns:
+        (B, 1, crop, crop) float32; the encoder repeats the channel.
+
+    Raises:
+        ValueError: If the crop is larger than the image.
+    """
+    count, size = images.shape[0], images.shape[1]
+    room = size - crop
+    if room < 0:
+        raise ValueError(f"cannot crop {crop} pixels from images of {size}")
+    if generators is None:
+        corners = np.full((count, 2), round(room / 2))
+    else:
+        corners = np.array([g.integers(0, room + 1, size=2) for g in generators])
+    cut = np.empty((count, crop, crop), dtype=np.uint8)
+    for i, (top, left) in enumerate(corners):
+        cut[i] = images[i, top : top + crop, left : left + crop]
+    return torch.from_numpy(cut)[:, None].float().div_(127.5).sub_(1.0)

@@ -1,0 +1,169 @@
+"""Training end to end on the phantom corpus: learning, resuming, launching, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.data.phantom.writers import write_corpus
+from common.training import Run, TrainingError
+from gloria.checkpoint import fresh_model
+from gloria.config import PHANTOM, PretrainConfig
+from gloria.losses import pretrain_losses
+from gloria.pairs import load_pairs
+from gloria.pretrain import lr_at, train
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom")
+    write_corpus(root, size="ci", datasets=["chexpert"], workers=1)
+    return root
+
+
+def small(corpus: Path, out: Path) -> PretrainConfig:
+    run = replace(PHANTOM.run, data_root=corpus, out=out, tracker="none", save_every=2, log_every=1)
+    return replace(PHANTOM, run=run, optim=replace(PHANTOM.optim, batch_size=8, epochs=2))
+
+
+def flags(corpus: Path, out: Path, epochs: int) -> list[str]:
+    words = f"--data-root {corpus} --out {out} --tracker none --save-every 2 --optim.batch-size 8"
+    return ["phantom", *words.split(), "--max-epochs", str(epochs)]
+
+
+def python(*words: str) -> dict[str, Any]:
+    """Arguments of a subprocess in the repository's root."""
+    return {
+        "args": [sys.executable, *words],
+        "cwd": ROOT,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+    }
+
+
+@pytest.mark.slow
+def test_it_overfits_eight_studies(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    model = fresh_model(cfg).train()
+    pairs = load_pairs(cfg, model.word_pieces()).train
+    distinct = list({" ".join(r): i for i, r in enumerate(pairs.reports)}.values())[:8]
+    images, tokens = pairs.__getitems__(distinct)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(60):
+        terms = pretrain_losses(model(images, tokens), cfg.loss, cfg.model)
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.slow
+def test_kill_and_resume_give_the_same_weights(corpus: Path, tmp_path: Path) -> None:
+    """SIGKILL in mid-epoch, the same command again: bit for bit the weights of an undisturbed run.
+
+    The undisturbed run is started with `accelerate launch`, the other one directly.
+    """
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    words = ["--cpu", "--num_processes", "1", "--num_machines", "1", "--dynamo_backend", "no"]
+    launcher = ["-m", "accelerate.commands.launch", *words, "--mixed_precision", "no"]
+    subprocess.run(
+        **python(*launcher, "gloria/pretrain.py", *flags(corpus, whole, 3)),
+        check=True,
+        capture_output=True,
+    )
+    record = json.loads((whole / "provenance.json").read_text())
+    assert record["steps"] == 15
+    assert {"commit", "dirty", "command", "hardware", "seconds"} <= set(record)
+
+    command = python("gloria/pretrain.py", *flags(corpus, broken, 3))
+    process = subprocess.Popen(**command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not _saved(broken, at_least=7):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (broken / "provenance.json").exists()
+    again = subprocess.run(**command, check=True, capture_output=True, text=True)
+    assert "resuming" in again.stderr
+    for part in ("best", "last"):
+        weights = [load_file(folder / part / "model.safetensors") for folder in (broken, whole)]
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+def _saved(out: Path, *, at_least: int) -> bool:
+    return any(int(p.name) >= at_least for p in (out / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_finished_run_is_not_repeated(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cfg = small(corpus, tmp_path)
+    (tmp_path / "run.json").parent.mkdir(exist_ok=True)
+    (tmp_path / "provenance.json").write_text("{}")
+    train(cfg)
+    assert "complete" in capfd.readouterr().err
+
+
+def test_another_configuration_does_not_resume_a_run(corpus: Path, tmp_path: Path) -> None:
+    with Run(small(corpus, tmp_path), name="x"):
+        pass
+    other = replace(small(corpus, tmp_path), loss=replace(PHANTOM.loss, tau1=0.2))
+    with pytest.raises(TrainingError, match="loss"), Run(other, name="x"):
+        pass
+
+
+def test_more_processes_or_batches_than_pairs_are_refused(corpus: Path, tmp_path: Path) -> None:
+    cfg = replace(small(corpus, tmp_path), optim=replace(PHANTOM.optim, batch_size=4000))
+    with pytest.raises(TrainingError, match="fewer than one batch"):
+        train(cfg)
+
+
+def test_shuffled_pairs_keep_images_and_texts(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    pieces = fresh_model(cfg).word_pieces()
+    plain = load_pairs(cfg, pieces).train
+    mixed = load_pairs(replace(cfg, data=replace(cfg.data, shuffle_pairs=True)), pieces).train
+    assert mixed.image_ids == plain.image_ids
+    assert mixed.reports != plain.reports
+    assert sorted(map(tuple, mixed.reports)) == sorted(map(tuple, plain.reports))
+
+
+def test_a_batch_depends_only_on_seed_epoch_and_position(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    pairs = load_pairs(cfg, fresh_model(cfg).word_pieces()).train
+    first = pairs.__getitems__([3, 5])
+    pairs.__getitems__([1])
+    again, other = pairs.__getitems__([3, 5]), None
+    np.testing.assert_array_equal(first.images, again.images)
+    pairs.set_epoch(1)
+    other = pairs.__getitems__([3, 5])
+    assert not torch.equal(first.images, other.images)
+
+
+def test_evaluation_images_are_not_trained_on(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    train_pairs, valid_pairs, table, _ = load_pairs(cfg, fresh_model(cfg).word_pieces())
+    expert = set(table.frame["image_id"][table.frame["source_split"] == "valid"])
+    assert not set(train_pairs.image_ids) & (expert | set(valid_pairs.image_ids))
+
+
+def test_constant_rate_unless_the_plateau_is_asked_for() -> None:
+    flat = [3.0, *[4.0] * 12]
+    assert lr_at(flat, PHANTOM) == PHANTOM.optim.lr
+    plateau = replace(PHANTOM, optim=replace(PHANTOM.optim, plateau="epoch", plateau_patience=5))
+    assert lr_at(flat, plateau) == PHANTOM.optim.lr / 4

@@ -1,0 +1,72 @@
+"""The generated parts of every paper card: `python -m benchmarks.cards [--check]`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import HERE
+from benchmarks.protocols.linear_probe import ProbeConfig
+from benchmarks.protocols.zero_shot import ZeroShotConfig
+from common.config import hyperparameter_table, ledger_table
+from gloria import config as gloria
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card's tables are made from."""
+
+    presets: Mapping[str, Any]
+    decisions: Mapping[str, str]
+    protocols: Mapping[str, Any]
+
+
+CARDS = {
+    "gloria": Card(
+        gloria.PRESETS,
+        gloria.DECISIONS,
+        {"zero_shot": ZeroShotConfig(), "linear/gloria": ProbeConfig()},
+    )
+}
+
+
+def generated(card: Card) -> dict[str, str]:
+    """The tables by the name of their place."""
+    first = next(iter(card.presets.values()))
+    return {
+        "hyperparameters": hyperparameter_table(card.presets),
+        "ledger": ledger_table({"": first, **card.protocols}, card.decisions),
+    }
+
+
+def filled(text: str, tables: Mapping[str, str]) -> str:
+    """`text` with everything between `<!-- name -->` and `<!-- /name -->` replaced.
+
+    Raises:
+        ValueError: If a place is missing.
+    """
+    for name, table in tables.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, places = pattern.subn(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text)  # type: ignore[misc]
+        if places != 1:
+            raise ValueError(f"a card needs one place <!-- {name} -->, found {places}")
+    return text
+
+
+def main() -> None:
+    """Rewrite the cards, or with `--check` fail when one differs."""
+    for paper, card in CARDS.items():
+        path: Path = HERE.parent / paper / "README.md"
+        text = path.read_text()
+        new = filled(text, generated(card))
+        if "--check" in sys.argv[1:] and new != text:
+            sys.exit(f"{paper}/README.md differs from its settings; run make tables")
+        path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

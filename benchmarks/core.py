@@ -1,0 +1,163 @@
+"""What a table is: rows (models), columns (cells to fill), and where each number comes from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PUBLISHED = HERE / "published"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that this repository can make: a paper's package and the flags that select a variant.
+
+    Attributes:
+        id: Name of its run folder.
+        paper: Package that builds and pre-trains it.
+        flags: Flags of the paper's `pretrain.py`, after the preset.
+        pretrained: False for an initialisation baseline, which is only built.
+    """
+
+    id: str
+    paper: str
+    flags: tuple[str, ...] = ()
+    pretrained: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of a table; either runnable, or published only with the reason."""
+
+    name: str
+    model: Model | None = None
+    published_as: str | None = None
+    why_not_run: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.why_not_run is None):
+            raise ValueError(
+                f"row {self.name!r} needs either a model or a reason why it is not run"
+            )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number a row: a metric of an evaluation.
+
+    Attributes:
+        title: As rendered.
+        dataset: Test set, as in the published CSV.
+        task: `linear`, `zero_shot` or `retrieval`; also the evaluation's name.
+        metric: Ours, as in the published CSV.
+        label_fraction: Share of training labels, None where there are none.
+    """
+
+    title: str
+    dataset: str
+    task: str
+    metric: str
+    label_fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table.
+
+    Attributes:
+        id: For instance `gloria-table2`.
+        title: What the paper's caption says, in our words.
+        published: File of `published/`, the only home of printed numbers; None for our own tables.
+        rows: Methods in the paper's order.
+        columns: Cells of a row in the paper's order.
+        unit: `%` or `fraction`, of printed and rendered values.
+        footnotes: What a reader of the numbers must know.
+    """
+
+    id: str
+    title: str
+    published: str | None
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    unit: str
+    footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One job: a model under a protocol on a data set; fills several cells."""
+
+    model: Model
+    task: str
+    dataset: str
+
+    @property
+    def name(self) -> str:
+        """File name stem of its results."""
+        return f"{self.model.id}/{self.task}__{self.dataset}"
+
+
+JOB_DATASET = {("linear", "chexpert5x200"): "chexpert"}
+"""Test sets that a job on another data set covers: the CheXpert classifier also meets 5x200."""
+
+
+def evaluations(table: Table) -> list[Evaluation]:
+    """The jobs that fill a table's runnable cells, each once."""
+    jobs = {}
+    for row in table.rows:
+        for column in table.columns:
+            if row.model:
+                dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
+                job = Evaluation(row.model, column.task, dataset)
+                jobs[job.name] = job
+    return list(jobs.values())
+
+
+def published_values(table: Table) -> dict[tuple[str, Column], float]:
+    """Printed numbers by row name and column, in the table's unit."""
+    if table.published is None:
+        return {}
+    with (PUBLISHED / table.published).open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    values = {}
+    for row in table.rows:
+        for column in table.columns:
+            for cell in cells:
+                if cell["value"] and _is(cell, row.published_as or row.name, column):
+                    values[row.name, column] = float(cell["value"])
+    return values
+
+
+def _is(cell: dict[str, str], method: str, column: Column) -> bool:
+    fraction = float(cell["label_fraction"]) if cell["label_fraction"] else None
+    key = (cell["method"], cell["dataset"], cell["task"], cell["metric"], fraction)
+    return key == (method, column.dataset, column.task, column.metric, column.label_fraction)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured number of an evaluation."""
+
+    dataset: str
+    metric: str
+    value: float
+    n: int
+    label_fraction: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+def result_path(results: Path, job: str, seed: int) -> Path:
+    """Where an evaluation's JSON lies; its per-image predictions lie beside it as `.npz`."""
+    return results / f"{job}__seed{seed}.json"
+
+
+def load_results(results: Path, job: Evaluation, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The evaluations of `seeds` that exist."""
+    paths = [result_path(results, job.name, seed) for seed in seeds]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]

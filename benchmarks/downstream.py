@@ -1,0 +1,98 @@
+"""What a protocol evaluates on: a table, its named split, targets, and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from benchmarks.tasks import TASKS
+from common.data import chexpert, load, load_tables, splits
+from common.data.labels import apply_policy
+from common.data.prepare import DecodedImages, Images, open_prepared
+from common.interface import Predictor
+
+BATCH = 64
+"""Images encoded at once; without influence on the result, encoders being in evaluation mode."""
+
+
+class Downstream:
+    """One task's data, read once.
+
+    Attributes:
+        task: What is classified.
+        table: Every record of the data set that is there.
+        split: Image ids by part.
+        images: Where pixels come from.
+    """
+
+    def __init__(self, name: str, data_root: Path, *, size: int) -> None:
+        self.task = TASKS[name]
+        dataset = self.task.dataset
+        self.split = splits.build(self.task.split, load_tables(dataset, data_root))
+        prepared = open_prepared(data_root, dataset, size)
+        self.table = prepared.table() if prepared else load(dataset, data_root)
+        self.images: Images = prepared or DecodedImages(self.table, size)
+
+    def describe_split(self) -> dict[str, object]:
+        """The split's hashes, sizes, and what its parts share."""
+        return {
+            "rule": self.split.rule,
+            "sha256": self.split.sha256,
+            "images": {name: len(ids) for name, ids in self.split.parts.items()},
+            "shared": {k: v for k, v in self.split.overlaps(self.table).items() if any(v.values())},
+        }
+
+    def ids(self, part: str) -> tuple[str, ...]:
+        """Images of a part that are there; `released` leaking splits lose their laterals here."""
+        chosen = self.split.select(part, self.table)
+        return tuple(chosen.frame["image_id"][chosen.frame["view"] != "lateral"])
+
+    def targets(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """(n, L) in {0, 1} under the task's policy."""
+        labels = self.table.select(ids).labels[list(self.task.labels)]
+        return apply_policy(labels, self.task.policy).to_numpy(np.float32)
+
+    def classes(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) index of the one positive label, for 5x200."""
+        return self.targets(ids).argmax(axis=1)
+
+    def reports(self, ids: Sequence[str], data_root: Path) -> tuple[tuple[str, ...], list[str]]:
+        """The ids that have an impression, and those impressions."""
+        table = self.table
+        if "section_impression" not in table.frame:
+            table = chexpert.join_reports(
+                table, chexpert.load_reports(data_root), keep_unmatched=True
+            )
+        text = dict(zip(table.frame["image_id"], table.frame["section_impression"], strict=True))
+        kept = tuple(i for i in ids if text[i].strip())
+        return kept, [text[i] for i in kept]
+
+
+@torch.no_grad()
+def pooled_features(model: Predictor, data: Downstream, ids: Sequence[str]) -> NDArray[np.float32]:
+    """(n, C) features of the bare image encoder, centre crops, each image encoded once."""
+    return np.concatenate(
+        [
+            model.image_features(model.normalise(pixels, generator=None))
+            .pooled.float()
+            .cpu()
+            .numpy()
+            for pixels in batches(data.images, ids, "encode images")
+        ]
+    )
+
+
+def batches(images: Images, ids: Sequence[str], title: str) -> tqdm[NDArray[np.uint8]]:
+    """Pixels of `ids` in batches, with a progress bar."""
+    starts = range(0, len(ids), BATCH)
+    return tqdm(
+        (images.read(ids[i : i + BATCH]) for i in starts),
+        total=len(starts),
+        desc=title,
+        unit="batch",
+    )

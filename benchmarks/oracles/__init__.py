@@ -1,0 +1,1 @@
+"""The papers' equations as plain loops: tests compare with them, `make speed` measures them."""

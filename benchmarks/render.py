@@ -1,0 +1,200 @@
+"""Results beside published numbers, as Markdown: `python -m benchmarks.render [--check]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import (
+    HERE,
+    JOB_DATASET,
+    Column,
+    Evaluation,
+    Row,
+    Table,
+    evaluations,
+    load_results,
+    published_values,
+)
+from benchmarks.tables import TABLES
+from common.metrics import mean_std
+
+COMMITTED = HERE / "results"
+PAGE = COMMITTED / "README.md"
+README = HERE.parent / "README.md"
+FIRST = "gloria-table2"
+"""The table that the README shows, with seed 0 as its first command prints it."""
+PHANTOM = (
+    "**Corpus: phantom** (synthetic radiographs and reports). Phantom numbers say whether the code "
+    "learns; they are not comparable with the published ones."
+)
+
+
+def values_of(
+    row: Row, column: Column, results: Path, seeds: Sequence[int]
+) -> tuple[list[float], str]:
+    """A cell's measured values over seeds, and why there are none."""
+    if row.model is None:
+        return [], row.why_not_run or ""
+    dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
+    records = load_results(results, Evaluation(row.model, column.task, dataset), seeds)
+    key = (column.dataset, column.metric, column.label_fraction)
+    values = [
+        cell["value"]
+        for record in records
+        for cell in record.get("cells", [])
+        if (cell["dataset"], cell["metric"], cell["label_fraction"]) == key
+    ]
+    reasons = [record["not_run"] for record in records if "not_run" in record]
+    return values, reasons[0] if reasons else "no result yet"
+
+
+def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
+    """A table as Markdown: the published block, the measured block, footnotes, provenance.
+
+    On real data a third block holds the differences. Dirty results are refused there.
+    """
+    records = [r for job in evaluations(table) for r in load_results(results, job, seeds)]
+    corpora = sorted({record["corpus"] for record in records})
+    if len(corpora) > 1:
+        raise ValueError(f"{table.id}: results of {corpora} in one table")
+    corpus = corpora[0] if corpora else "phantom"
+    dirty = [record["model"] for record in records if record["dirty"]]
+    if corpus == "real" and dirty:
+        raise ValueError(
+            f"{table.id}: results of {sorted(set(dirty))} come from uncommitted code; "
+            "commit and rerun"
+        )
+    scale, digits = (100.0, 1) if table.unit == "%" else (1.0, 2)
+    published = published_values(table)
+    blocks: list[tuple[str, list[list[str]]]] = [
+        ("published", []),
+        (corpus, []),
+        ("difference", []),
+    ]
+    reasons: dict[str, str] = {}
+    for row in table.rows:
+        cells: list[list[str]] = [[], [], []]
+        for column in table.columns:
+            printed = published.get((row.name, column))
+            values, reason = values_of(row, column, results, seeds)
+            cells[0].append(
+                ""
+                if printed is None
+                else f"{printed:.{2 if 'precision' in column.metric else digits}f}"
+            )
+            cells[1].append(_measured([v * scale for v in values], digits) if values else "–")
+            cells[2].append(
+                f"{mean_std(values)[0] * scale - printed:+.{digits}f}"
+                if printed is not None and values
+                else ""
+            )
+            if not values:
+                reasons[row.name] = reason
+        for (_, rows), found in zip(blocks, cells, strict=True):
+            rows.append([row.name, *found])
+    shown = {"published": table.published is not None, "difference": corpus == "real"}
+    lines = [f"### {table.title} ({table.unit})", ""]
+    if corpus == "phantom":
+        lines += [PHANTOM, ""]
+    for title, rows in blocks:
+        lines += [] if not shown.get(title, True) else [*_grid(title, table, rows), ""]
+    lines += [f"- {note}" for note in table.footnotes]
+    lines += [f"- {name}: not run: {reason}." for name, reason in reasons.items()]
+    return "\n".join(lines + _origin(records)) + "\n"
+
+
+def _measured(values: list[float], digits: int) -> str:
+    mean, deviation = mean_std(values)
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
+
+
+def _grid(title: str, table: Table, rows: list[list[str]]) -> list[str]:
+    """Aligned Markdown; wide tables are cut into groups of six columns."""
+    lines: list[str] = []
+    for start in range(0, len(table.columns), 6):
+        header = [title, *(c.title for c in table.columns[start : start + 6])]
+        body = [[row[0], *row[1 + start : 7 + start]] for row in rows]
+        widths = [max(len(line[k]) for line in (header, *body)) for k in range(len(header))]
+        grid = [header, ["-" * w for w in widths], *body]
+        lines += [
+            "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |"
+            for r in grid
+        ]
+        lines += [""]
+    return lines[:-1]
+
+
+def _origin(records: list[dict[str, Any]]) -> list[str]:
+    """The provenance of a table's results in a few lines."""
+    if not records:
+        return []
+    measured = [r for r in records if "cells" in r]
+    trained = [r for r in measured if r.get("pretraining")]
+    fields = {
+        "seeds": {str(r["seed"]) for r in records},
+        "protocols": {r["protocol"] for r in measured},
+        "commit": {
+            r["commit"][:12] + (" with local changes" if r["dirty"] else "") for r in records
+        },
+        "hardware": {r["hardware"] for r in records},
+        "pre-training": {
+            f"{r['model']} {r['pretraining']['seconds'] / 60:.1f} min" for r in trained
+        },
+    }
+    seen = {r["model"]: r["pretraining"].get("test_images_seen") for r in trained}
+    fields["test images seen in pre-training"] = {f"{m}: {n}" for m, n in seen.items() if n}
+    fields = {name: values for name, values in fields.items() if values}
+    splits = {name: facts for r in measured for name, facts in r["splits"].items()}
+    lines = ["- " + "; ".join(f"{k}: {', '.join(sorted(v))}" for k, v in fields.items()) + "."]
+    return lines + [f"- {_split_line(name, facts)}" for name, facts in sorted(splits.items())]
+
+
+def _split_line(name: str, facts: dict[str, Any]) -> str:
+    """A split's sizes, hash and overlaps."""
+    sizes = ", ".join(f"{n} {part}" for part, n in facts["images"].items())
+    shared = "; ".join(
+        f"{pair} share {n['images']} images, {n['patients']} patients"
+        for pair, n in facts["shared"].items()
+    )
+    digest = facts["sha256"]["total"][:12]
+    return f"Split {name}: {sizes}; sha256 {digest}; {shared or 'nothing shared'}."
+
+
+def page() -> str:
+    """Every table with committed results, as one Markdown page."""
+    parts = [
+        "# Results\n\nRendered by `make tables` from the JSON files below this folder; "
+        "edit those never, this neither.\n"
+    ]
+    for corpus in sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()):
+        found = {int(p.stem.rpartition("seed")[2]) for p in (COMMITTED / corpus).glob("*/*.json")}
+        parts += [render(table, COMMITTED / corpus, sorted(found)) for table in TABLES.values()]
+    return "\n".join(parts)
+
+
+def with_first_table(readme: str) -> str:
+    """The top README with the table that its first command prints, from the committed results."""
+    table = render(TABLES[FIRST], COMMITTED / "phantom", [0]).partition("\n\n")[2]
+    head, _, rest = readme.partition("<!-- first-table -->\n")
+    return f"{head}<!-- first-table -->\n{table}{rest[rest.index('<!-- /first-table -->') :]}"
+
+
+def main() -> None:
+    """Write the page, or with `--check` fail when it differs."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if PAGE.read_text() != text or with_first_table(README.read_text()) != README.read_text():
+            sys.exit(
+                "README.md or benchmarks/results/README.md differ from their results; make tables"
+            )
+        return
+    PAGE.write_text(text)
+    README.write_text(with_first_table(README.read_text()))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

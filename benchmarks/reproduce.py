@@ -1,0 +1,145 @@
+"""Reproduce tables: `python -m benchmarks.reproduce gloria-table2 [--corpus real --data-root D]`.
+
+Plans every missing step with Snakemake (corpus, prepared images, pre-training, evaluation), runs
+it, and prints the table. Interrupted, the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from benchmarks.core import HERE, Evaluation, Table, evaluations, result_path
+from benchmarks.render import render
+from benchmarks.tables import TABLES
+from benchmarks.tasks import TASKS
+from common.data import DATASETS
+from common.data.tables import DataError
+
+PHANTOM_ROOT = Path("data/phantom-small")
+COMMITTED = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to reproduce."""
+
+    target: tyro.conf.Positional[str] = ""
+    """A table (gloria-table2) or a paper (gloria)."""
+    corpus: Literal["phantom", "real"] = "phantom"
+    """The synthetic corpus, or real data below the data root."""
+    data_root: str = ""
+    """Folder of the corpora; the phantom corpus is made there when it is missing."""
+    seeds: str = "0"
+    """Comma-separated seeds of the whole chain."""
+    cores: int = 2
+    """Jobs at once."""
+    threads: int = 1
+    """Threads of each job; another number gives slightly other weights."""
+    probe: Literal["auto", "linear/cached-features", "linear/gloria"] = "auto"
+    """Protocol of linear classification.
+
+    auto: cached features on phantom, the paper's on real data.
+    """
+    executor: str = "local"
+    """Snakemake executor, for instance slurm."""
+    list: bool = False
+    """List tables and papers."""
+    record: bool = False
+    """Copy the results to benchmarks/results, where committed numbers live."""
+
+
+def chosen(target: str) -> list[Table]:
+    """The tables of a target.
+
+    Raises:
+        SystemExit: If it names none; lists those there are.
+    """
+    tables = [t for name, t in TABLES.items() if name == target or name.startswith(f"{target}-")]
+    if not tables:
+        papers = sorted({name.partition("-")[0] for name in TABLES})
+        sys.exit(f"error: unknown table {target!r}; choose one of: {', '.join([*TABLES, *papers])}")
+    return tables
+
+
+def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
+    """Say at once which real data set is missing, and where it was looked for.
+
+    Raises:
+        SystemExit: If any is.
+    """
+    problems = []
+    for name in sorted({"chexpert", *(TASKS[job.dataset].dataset for job in jobs)}):
+        try:
+            DATASETS[name].load(data_root, check_files=False)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        sys.exit("error: " + "\n".join(problems) + "\nSee DATA in README.md for access and layout.")
+
+
+def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
+    """Run the job graph up to `targets`; returns the exit status."""
+    probe = {"phantom": "linear/cached-features", "real": "linear/gloria"}[args.corpus]
+    settings = {
+        "corpus": args.corpus,
+        **folders,
+        "threads": args.threads,
+        "probe": probe if args.probe == "auto" else args.probe,
+    }
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
+        *("--cores", str(args.cores), "--executor", args.executor, "--rerun-triggers", "mtime"),
+        *("--quiet", "rules", "--rerun-incomplete", "--keep-going", "--nolock"),
+        *("--config", *(f"{key}={value}" for key, value in settings.items())),
+        *("--", *map(str, targets)),
+    ]
+    return subprocess.run(
+        command, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    ).returncode
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(Args, description=__doc__)
+    if args.list or not args.target:
+        print("\n".join(f"{name:16} {table.title}" for name, table in TABLES.items()))
+        return
+    if args.corpus == "real" and not args.data_root:
+        sys.exit("error: CORPUS=real needs DATA_ROOT=<folder that holds the data sets>")
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    tables = chosen(args.target)
+    data_root = Path(args.data_root) if args.data_root else PHANTOM_ROOT
+    jobs = list({job.name: job for table in tables for job in evaluations(table)}.values())
+    if args.corpus == "real":
+        check_data(jobs, data_root)
+    runs = Path("runs") / args.corpus
+    results = runs / "results"
+    targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
+    folders = {"data_root": data_root, "runs": runs, "results": results}
+    if snakemake(targets, args, folders):
+        sys.exit("error: a step failed, see its message above; the same command goes on from there")
+    for table in tables:
+        text = render(table, results, seeds)
+        path = results / f"{table.id}.md"
+        path.write_text(text)
+        print(f"\n{text}\n(written to {path})")
+    if args.record:
+        for target in targets:
+            kept = COMMITTED / args.corpus / target.relative_to(results)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            for path in (target, target.with_suffix(".npz")):
+                if path.is_file():
+                    shutil.copy(path, kept.with_suffix(path.suffix))
+
+
+if __name__ == "__main__":
+    main()

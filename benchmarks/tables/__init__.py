@@ -1,0 +1,14 @@
+"""One declaration a table."""
+
+from benchmarks.core import Table
+from benchmarks.tables import gloria_controls, gloria_table1, gloria_table2, gloria_table3
+
+TABLES: dict[str, Table] = {
+    table.id: table
+    for table in (
+        gloria_table1.TABLE,
+        gloria_table2.TABLE,
+        gloria_table3.TABLE,
+        gloria_controls.TABLE,
+    )
+}

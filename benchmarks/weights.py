@@ -1,0 +1,70 @@
+"""Models ready for evaluation: the best weights of a run, or fresh ones for a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.core import Model
+from benchmarks.models import IMAGENET, settings
+from common import config
+from common.checkpoint import CheckpointError
+from common.interface import Predictor
+from gloria.checkpoint import fresh_model as fresh_gloria
+from gloria.model import GLoRIA
+
+
+@dataclass(frozen=True)
+class Paper:
+    """How to get at a paper's package."""
+
+    fresh: Callable[[Any], Any]
+    load: Callable[..., Any]
+
+
+PAPERS = {"gloria": Paper(fresh_gloria, GLoRIA.from_pretrained)}
+
+
+class NotRunnable(Exception):
+    """A row cannot be evaluated here; the message is the reason that its cells print."""
+
+
+def check_run(run: Path, wanted: dict[str, Any], seed: int) -> None:
+    """Refuse a run folder that holds another model than the one that is to be evaluated.
+
+    Raises:
+        CheckpointError: If it is unfinished or was made with other settings.
+    """
+    if not (run / "provenance.json").is_file():
+        raise CheckpointError(f"{run} holds no finished run; pre-train it first")
+    there, here = json.loads((run / "run.json").read_text()), json.loads(json.dumps(wanted))
+    other = [k for k in here if k != "run" and here[k] != there.get(k)]
+    if other or there["run"]["seed"] != seed:
+        raise CheckpointError(f"{run} was made with other settings: {', '.join(other) or 'seed'}")
+
+
+def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
+    """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
+
+    Raises:
+        NotRunnable: If its starting weights cannot be had.
+    """
+    paper = PAPERS[model.paper]
+    torch.manual_seed(seed)
+    cfg = settings(model, corpus, seed)
+    if model.pretrained:
+        check_run(run, config.to_dict(cfg), seed)
+        return paper.load(str(run / "best"), strict=True).eval()
+    if model is IMAGENET and cfg.model.image.channels:
+        raise NotRunnable("no ImageNet weights exist for the phantom preset's small ResNet")
+    text = replace(cfg.model.text, encoder=None)  # only the image encoder is evaluated
+    try:
+        fresh = paper.fresh(replace(cfg, model=replace(cfg.model, text=text)))
+    except CheckpointError as error:
+        raise NotRunnable(str(error)) from error
+    return fresh.eval()

@@ -1,0 +1,108 @@
+"""Protocols on made-up features and similarities whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.core import Model
+from benchmarks.downstream import Downstream
+from benchmarks.models import IMAGENET, MODELS, RANDOM, settings
+from benchmarks.protocols.linear_probe import CachedProbe, PaperProbe, fit_cached
+from benchmarks.protocols.retrieval import without_self
+from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
+from benchmarks.weights import NotRunnable, ready
+from common.data.phantom.writers import write_corpus
+from common.metrics import auroc, precision_at_k
+
+
+def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features whose first two columns carry the two labels, the second hundred times weaker."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(0, 2, (n, 2)).astype(np.float32)
+    noise = generator.normal(size=(n, 8)).astype(np.float32)
+    noise[:, 0] += 4 * targets[:, 0]
+    noise[:, 1] = 0.01 * (noise[:, 1] + 4 * targets[:, 1])
+    return noise, targets
+
+
+def test_cached_probe_finds_both_labels_whatever_their_scale() -> None:
+    classify = fit_cached(*blobs(200, 0), *blobs(100, 1))
+    features, targets = blobs(300, 2)
+    assert auroc(targets, classify(features)) > 0.98
+
+
+def test_cached_probe_survives_a_label_with_one_class() -> None:
+    features, targets = blobs(50, 0)
+    targets[:, 1] = 0
+    classify = fit_cached(features, targets, *blobs(100, 1))
+    assert not classify(features)[:, 1].any()
+
+
+def test_single_label_rates_are_argmax_accuracy_and_macro_one_vs_rest() -> None:
+    """Two classes, four images, one of class 1 scored as class 0."""
+    classes = np.array([0, 0, 1, 1])
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]], np.float32)
+    rates = single_label_rates(classes, scores, [0.75, 0.25])
+    assert rates["accuracy"] == 0.75
+    assert rates["sensitivity"] == rates["specificity"] == 1.0
+
+
+def test_cuts_come_from_the_given_images() -> None:
+    targets = np.array([[0], [0], [1], [1]], np.float32)
+    assert cuts_on(targets, np.array([[0.1], [0.2], [0.6], [0.9]], np.float32), "youden") == [
+        pytest.approx(0.6)
+    ]
+
+
+def test_own_report_can_be_left_out() -> None:
+    similarity = np.eye(4, dtype=np.float32)
+    classes = np.arange(4)
+    assert precision_at_k(similarity, classes, classes, 1) == 1.0
+    assert precision_at_k(without_self(similarity), classes, classes, 1) == 0.0
+
+
+def test_model_flags_are_valid_and_do_what_their_names_say() -> None:
+    found = {name: settings(model, "phantom", 0) for name, model in MODELS.items()}
+    assert found["gloria-global-only"].loss.local_weight == 0
+    assert found["gloria-local-only"].loss.global_weight == 0
+    convirt = found["convirt-gloria"].loss
+    assert (convirt.image_to_text, convirt.text_to_image, convirt.tau1) == (0.75, 0.25, 0.1)
+    assert found["gloria-shuffled"].data.shuffle_pairs
+
+
+@pytest.mark.parametrize("corpus", ["phantom", "real"])
+def test_imagenet_says_why_it_cannot_run_here(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(NotRunnable, match="ImageNet"):
+        ready(IMAGENET, corpus, 0, tmp_path)
+
+
+def test_random_baselines_differ_by_seed(tmp_path: Path) -> None:
+    def weight(model: Model, seed: int) -> torch.Tensor:
+        return ready(model, "phantom", seed, tmp_path).global_image.weight  # type: ignore[attr-defined]
+
+    assert torch.equal(weight(RANDOM, 0), weight(RANDOM, 0))
+    assert not torch.equal(weight(RANDOM, 0), weight(RANDOM, 1))
+
+
+@pytest.fixture(scope="module")
+def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom")
+    write_corpus(root, size="ci", datasets=["rsna"], workers=1)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("probe", [CachedProbe, PaperProbe])
+def test_probes_run_on_images(rsna: Path, probe: type[CachedProbe]) -> None:
+    model = ready(RANDOM, "phantom", 0, rsna)
+    data = Downstream("rsna", rsna, size=model.size)
+    train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
+    fitted = probe(model, data, [*train, *valid, *test])
+    scores = fitted.fit(data, train, valid, 0)(fitted.of(test))
+    assert scores.shape == (len(test), 1)
+    assert np.isfinite(scores).all()
+    assert model.training is False  # type: ignore[attr-defined]

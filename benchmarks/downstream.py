@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,14 +63,14 @@ class Downstream:
         return self.targets(ids).argmax(axis=1)
 
     def reports(self, ids: Sequence[str], data_root: Path) -> tuple[tuple[str, ...], list[str]]:
-        """The ids that have an impression, and those impressions."""
+        """The ids whose impression holds a letter, and those impressions."""
         table = self.table
         if "section_impression" not in table.frame:
             table = chexpert.join_reports(
                 table, chexpert.load_reports(data_root), keep_unmatched=True
             )
         text = dict(zip(table.frame["image_id"], table.frame["section_impression"], strict=True))
-        kept = tuple(i for i in ids if text[i].strip())
+        kept = tuple(i for i in ids if re.search("[A-Za-z]", text[i]))
         return kept, [text[i] for i in kept]
 
 

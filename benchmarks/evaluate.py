@@ -138,17 +138,18 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
         return scores[:, :1] - scores[:, 1:2] if args.dataset == "rsna" else scores
 
     scores, targets = scores_of(data, test), data.targets(test)
-    cuts = zero_shot.cuts_on(
-        calibration.targets(valid), scores_of(calibration, valid), cfg.threshold
-    )
+    cuts = None
+    if cfg.threshold != "argmax":
+        found = scores_of(calibration, valid)
+        cuts = zero_shot.cuts_on(calibration.targets(valid), found, cfg.threshold)
     cells = _ranking(args.dataset, targets, scores, None)
     if args.dataset == "chexpert5x200":
         rates = zero_shot.single_label_rates(data.classes(test), scores, cuts)
         cells += _rates(args.dataset, rates, len(test), None)
     elif args.dataset == "rsna":
-        cells += _rates(
-            args.dataset, binary_rates(targets[:, 0], scores[:, 0] >= cuts[0]), len(test), None
-        )
+        cut = cuts[0] if cuts else 0.0  # the score is positive where pneumonia's prompts are best
+        rates = binary_rates(targets[:, 0], scores[:, 0] >= cut)
+        cells += _rates(args.dataset, rates, len(test), None)
     kept = {"test_ids": np.array(test), "test_targets": targets, "test_scores": scores}
     details = {"thresholds": cuts, "prompts": prompts, "settings": config.to_dict(cfg)}
     return Outcome("zero_shot/gloria", cells, kept, _splits(data, calibration), details)

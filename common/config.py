@@ -124,13 +124,13 @@ class RunConfig:
     data_root: Path = Path("data/phantom-small")
     """Folder that holds the corpora."""
     out: Path | None = None
-    """Run folder; by default runs/<paper>-<preset>. The same command again resumes it."""
+    """Run folder; by default runs/<paper>. The same command again resumes it."""
     seed: int = 0
     """Seed of initial weights, data order, crops and dropout."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast precision on an accelerator; the CPU always computes in float32."""
     accumulate: int = 1
-    """Micro-batches per optimiser step; does not enlarge the set of negatives."""
+    """Batches per optimiser step; does not enlarge the set of negatives."""
     workers: int = 0
     """Processes that load data; prepared images rarely need any."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from typing import Any
 
 import torch
@@ -17,6 +19,22 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number; 0 when there is no group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def leave_at_exit() -> None:
+    """Leave the process group when the interpreter ends, after every model is gone.
+
+    A DistributedDataParallel that is freed after the group can wait for ever: it destroys gloo's
+    worker thread while holding the lock which that thread needs to free its last tensor.
+    """
+
+    def leave() -> None:
+        gc.collect()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    if world_size() > 1:
+        atexit.register(leave)
 
 
 class _Gather(torch.autograd.Function):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
 import sys
@@ -16,10 +15,10 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator, PartialState, skip_first_batches
+from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
     ProjectConfiguration,
+    parse_flag_from_env,
     send_to_device,
     set_seed,
 )
@@ -85,37 +84,34 @@ class Run:
 
     Args:
         cfg: A paper's configuration.
-        name: Default name of the run folder.
+        name: Of the run folder below `runs/`, by default, and of the tracker's project.
     """
 
     def __init__(self, cfg: Preset, *, name: str) -> None:
         self.cfg = cfg.run
+        self.name = name
         self.resolved = config.to_dict(cfg)
+        self.options = {option.name: str(option.value) for option in config.options(cfg)}
         self.out = cfg.run.out or Path("runs", name)
         self.progress = Progress()
         self.stop_signal = 0
 
     def __enter__(self) -> Run:
-        cpu = PartialState().device.type == "cpu"
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
         self.accelerator = Accelerator(
+            cpu=cpu,
             mixed_precision="no" if cpu else self.cfg.precision,
             gradient_accumulation_steps=self.cfg.accumulate,
             log_with=None if self.cfg.tracker == "none" else self.cfg.tracker,
             project_config=ProjectConfiguration(project_dir=str(self.out)),
-            # some parameters never get a gradient (BERT's pooler, a loss of weight 0)
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(
-                    static_graph=self.cfg.accumulate == 1,
-                    find_unused_parameters=self.cfg.accumulate > 1,
-                )
-            ],
         )
+        distributed.leave_at_exit()
         set_seed(self.cfg.seed)
         if self.is_main:
             self._claim_folder()
         self.accelerator.wait_for_everyone()
         self.accelerator.register_for_checkpointing(self.progress)
-        self.accelerator.init_trackers("log")
+        self.accelerator.init_trackers(self.name, config=self.options)
         self.record = provenance()
         self.started = time.monotonic()
         self.handlers = {
@@ -131,7 +127,8 @@ class Run:
     ) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     @property
     def is_main(self) -> bool:
@@ -168,7 +165,11 @@ class Run:
     def prepare(
         self, model: M, optimizer: torch.optim.Optimizer
     ) -> tuple[M, torch.optim.Optimizer]:
-        """Move to devices, wrap for several processes, and load the newest checkpoint if any."""
+        """Move to devices, wrap for several processes, and load the newest checkpoint if any.
+
+        Every parameter that requires a gradient must get one in each step: several processes wait
+        for each other's gradients.
+        """
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         newest = max((self.out / "checkpoints").glob("[0-9]*"), default=None)
         if newest:
@@ -183,14 +184,17 @@ class Run:
 
         Raises:
             TrainingError: If the batch does not divide among the processes, or the data set is
-                smaller than a batch.
+                smaller than an optimiser step.
         """
         world = self.accelerator.num_processes
         if batch_size % world:
             raise TrainingError(f"batch size {batch_size} does not divide among {world} processes")
         size = len(dataset)  # type: ignore[arg-type]
-        if size < batch_size:
-            raise TrainingError(f"{size} training pairs are fewer than one batch of {batch_size}")
+        if size < batch_size * self.cfg.accumulate:
+            raise TrainingError(
+                f"{size} training pairs are fewer than one optimiser step of {self.cfg.accumulate} "
+                f"x {batch_size}"
+            )
         sampler: DistributedSampler[Any] = DistributedSampler(
             dataset,
             num_replicas=world,
@@ -223,26 +227,26 @@ class Run:
     def steps(self, loader: DataLoader[Any]) -> Iterator[tuple[int, Any]]:
         """The remaining batches of this epoch on the device, with the global step number.
 
+        An incomplete last group of `accumulate` batches is dropped, as an incomplete batch is.
         Saves every `save_every` batches; on Ctrl-C or SIGTERM saves and exits with status 130.
         """
         epoch, done = self.progress.epoch, self.progress.batch
+        batches = len(loader) - len(loader) % self.cfg.accumulate
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
         self.bar = tqdm(
-            total=len(loader),
+            total=batches,
             initial=done,
             desc=f"epoch {epoch}",
             unit="batch",
             disable=not self.is_main,
         )
         self.window = {"images": 0, "wait": 0.0, "since": time.monotonic()}
-        batches = iter(skip_first_batches(loader, done) if done else loader)
+        source = iter(skip_first_batches(loader, done) if done else loader)
         with self.bar:
-            while True:
+            for _ in range(done, batches):
                 asked = time.monotonic()
-                batch = next(batches, None)
-                if batch is None:
-                    return
+                batch = next(source)
                 batch = send_to_device(batch, self.device, non_blocking=True)
                 self.window["wait"] += time.monotonic() - asked
                 self.window["images"] += len(batch[0]) * self.accelerator.num_processes
@@ -251,7 +255,7 @@ class Run:
                 self.progress.step += 1
                 self.progress.batch += 1
                 self.bar.update()
-                self._between_steps(len(loader))
+                self._between_steps(batches)
 
     def _between_steps(self, batches: int) -> None:
         if not self.accelerator.sync_gradients:  # half an accumulated step cannot be saved
@@ -395,7 +399,7 @@ def _identity(batch: Any) -> Any:
 
 def _replace(target: Path, write: Any) -> None:
     """Call `write` on a fresh folder, then put it in place of `target`."""
-    part = target.with_name(f"part-{target.name}-{os.getpid()}")
+    part = target.with_name(f"part-{target.name}")
     shutil.rmtree(part, ignore_errors=True)
     write(part)
     _swap(part, target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import timm
@@ -82,7 +81,7 @@ def load_released(
     """
     state, ignored = rename(state_dict_of(read_foreign(path), path))
     pieces = vocabulary or load_vocabulary(config.text)
-    model = GLoRIA(sized(config, pieces), pieces, local_words=RELEASED.loss.words)
+    model = GLoRIA(config, pieces, local_words=RELEASED.loss.words)
     load_exactly(model, state, path=path)
     return model.eval(), ignored
 
@@ -91,12 +90,14 @@ def load_vocabulary(config: TextConfig) -> list[str]:
     """The word pieces of the text encoder: the phantom's own, a local folder's, or the hub's.
 
     Raises:
-        CheckpointError: If the hub cannot be reached and holds no cached copy.
+        CheckpointError: If the folder has none, or the hub cannot be reached and no copy is cached.
     """
     if config.encoder is None:
         path = VOCABULARY
     elif Path(config.encoder).is_dir():
         path = Path(config.encoder) / "vocab.txt"
+        if not path.is_file():
+            raise CheckpointError(f"{config.encoder} holds no vocab.txt: not a BERT folder")
     else:
         try:
             path = Path(hf_hub_download(config.encoder, "vocab.txt"))
@@ -107,15 +108,10 @@ def load_vocabulary(config: TextConfig) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def sized(config: ModelConfig, vocabulary: list[str]) -> ModelConfig:
-    """`config` with the size of `vocabulary`."""
-    return replace(config, text=replace(config.text, vocabulary=len(vocabulary)))
-
-
 def fresh_model(cfg: PretrainConfig) -> GLoRIA:
     """The model before pre-training: published starting weights where asked for, else random."""
     vocabulary = load_vocabulary(cfg.model.text)
-    model = GLoRIA(sized(cfg.model, vocabulary), vocabulary, local_words=cfg.loss.words)
+    model = GLoRIA(cfg.model, vocabulary, local_words=cfg.loss.words)
     initialise(model)
     return model
 
@@ -124,7 +120,8 @@ def initialise(model: GLoRIA) -> None:
     """Load the published start, ImageNet and BioClinicalBERT, where the settings ask for it.
 
     Raises:
-        CheckpointError: If the hub cannot be reached and holds no cached copy.
+        CheckpointError: If the hub cannot be reached and no copy is cached, or the text encoder has
+            other sizes than the settings.
     """
     image, text = model.config.image, model.config.text
     if image.weights == "imagenet":
@@ -142,7 +139,7 @@ def initialise(model: GLoRIA) -> None:
             raise CheckpointError(
                 offline(text.encoder, "weights", "--model.text.encoder")
             ) from error
-        model.text_encoder.bert.load_state_dict(bert.state_dict())
+        load_exactly(model.text_encoder.bert, bert.state_dict(), path=Path(text.encoder))
 
 
 def offline(name: str, what: str, flag: str) -> str:

@@ -46,8 +46,6 @@ class TextConfig:
     encoder: str | None = cite("emilyalsentzer/Bio_ClinicalBERT", paper="Sec. 3.1.2")
     """Hub id or local folder of the initial weights and word pieces; none: random, own word
     pieces."""
-    vocabulary: int = cite(28996, code=f"{PRETRAIN}: text.bert_type")
-    """Word pieces of the encoder."""
     layers: int = cite(12, code=f"{PRETRAIN}: text.bert_type")
     """Transformer layers."""
     width: int = cite(768, code=f"{PRETRAIN}: text.bert_type")
@@ -76,6 +74,21 @@ class TextConfig:
         "linear", paper="Sec. 3.2.1", code=TEXT_CODE, released="none", ledger="G02"
     )
     """Text representation functions R_tg and R_tl; released weights have none."""
+    word_units: Literal["words", "pieces"] = cite(
+        "words", paper="Sec. 3.2.1", code=f"{TEXT_CODE}: agg_tokens"
+    )
+    """What regions are matched with; `pieces` leaves [SEP] and padding in, as the switched-off
+    aggregation does."""
+    l2_norm: bool = cite(False, code=f"{TEXT_CODE}: norm")
+    """Scale report and word features to length 1 before the projection."""
+    sentence_split: Literal["released", "decimal_safe"] = cite(
+        "released", code=DATA_CODE, ledger="G12"
+    )
+    """`released` also splits inside 1.8 cm."""
+    inference_min_tokens: int = cite(
+        1, note="a finding can be one word", code=API_CODE, released=2, ledger="G13"
+    )
+    """Sentences with fewer words are dropped at inference; training has `data.min_tokens`."""
     max_tokens: int = cite(97, code=f"{PRETRAIN}: text.word_num", ledger="G09")
     """Longest text, word pieces with [CLS] and [SEP]."""
     pad: Literal["longest", "max"] = cite(
@@ -87,7 +100,7 @@ class TextConfig:
 @dataclass(frozen=True)
 class CompatConfig:
     unk_shortens: bool = cite(False, note="bug", code=LOSS_CODE, released=True, ledger="G06")
-    """Each [UNK] shortens the text by a word in the local loss."""
+    """Each [UNK] shortens the text by a word."""
     char_caption_length: bool = cite(False, note="bug", code=API_CODE, released=True, ledger="G35")
     """Inference counts characters instead of words, so [SEP] and padding join as words."""
     train_mode_inference: bool = cite(False, note="bug", code=API_CODE, released=True, ledger="G36")
@@ -205,16 +218,12 @@ class DataConfig:
     """Validation text."""
     word_budget: int | None = cite(None, code=DATA_CODE, note="bug", released=5, ledger="G08")
     """Stop reading a report when its running word count equals this."""
-    sentence_split: Literal["released", "decimal_safe"] = cite(
-        "released", code=DATA_CODE, ledger="G12"
-    )
-    """`released` also splits inside 1.8 cm."""
     min_tokens: int = cite(2, code=DATA_CODE, ledger="G13")
-    """Shorter sentences are dropped in training; at inference they are kept."""
+    """Sentences with fewer words are dropped in training."""
     keep_empty_sentences: bool = cite(
         False, note="bug", code=DATA_CODE, released=True, ledger="G11"
     )
-    """Keep sentences whose tokens all vanish, as empty strings."""
+    """Keep sentences whose tokens all vanish, as empty strings; needs `loss.words=cls_words`."""
     shuffle_pairs: bool = cite(False, note="control: no learning possible")
     """Shuffle the reports over the images."""
 
@@ -277,7 +286,6 @@ PHANTOM = replace(
         text=replace(
             PAPER.model.text,
             encoder=None,
-            vocabulary=0,
             layers=2,
             width=128,
             heads=4,

@@ -86,8 +86,8 @@ def local_logits(region_emb: Tensor, words: Words, cfg: LossConfig, model: Model
 def pretrain_losses(out: Output, cfg: LossConfig, model: ModelConfig) -> dict[str, Tensor]:
     """The terms of Eq. 9, weighted; their sum is the loss. Terms of weight 0 are not computed.
 
-    Everything is computed in float32: in half precision the contrastive softmaxes drift. With
-    `negatives=global` every process contrasts the joined batch (see `gather_with_grad`).
+    Everything is computed in float32 or better: in half precision the contrastive softmaxes drift.
+    With `negatives=global` every process contrasts the joined batch (see `gather_with_grad`).
     """
     directions = {
         "image_to_text": cfg.image_to_text,
@@ -98,22 +98,23 @@ def pretrain_losses(out: Output, cfg: LossConfig, model: ModelConfig) -> dict[st
     losses: dict[str, Tensor] = {}
     with torch.autocast(out.image.emb.device.type, enabled=False):
         if cfg.global_weight:
-            image_emb, report_emb = (
-                gather(out.image.emb.float()),
-                gather(out.text.report_emb.float()),
-            )
+            image_emb = gather(_at_least_float32(out.image.emb))
+            report_emb = gather(_at_least_float32(out.text.report_emb))
             logits = global_logits(image_emb, report_emb, tau1=cfg.tau1)
             losses["global"] = cfg.global_weight * contrastive_loss(logits, **directions)  # type: ignore[arg-type]
         if cfg.local_weight:
-            word_emb, word_mask = out.text.word_emb.float(), out.text.word_mask
+            word_emb, word_mask = _at_least_float32(out.text.word_emb), out.text.word_mask
             if cfg.negatives == "global":
                 word_emb, word_mask = _gather_words(word_emb, word_mask)
-            logits = local_logits(
-                out.image.region_emb.float(), ragged(word_emb, word_mask), cfg, model
-            )
+            region_emb = _at_least_float32(out.image.region_emb)
+            logits = local_logits(region_emb, ragged(word_emb, word_mask), cfg, model)
             # only the scores of this process's images are computed here; their rows are gathered
             losses["local"] = cfg.local_weight * contrastive_loss(gather(logits), **directions)  # type: ignore[arg-type]
     return losses
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _as_is(tensor: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """GLoRIA: a ResNet's regions and a BERT's words in one space (Sec. 3.1-3.3)."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,9 @@ from gloria.augment import crop_and_normalise
 from gloria.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from gloria.similarity import global_similarity, hybrid, inference_words, local_similarity
 from gloria.text import Tokens, WordPieces, aggregate_words, sentences, word_mask
+
+TEXTS_AT_ONCE = 64
+"""Texts encoded together at inference, a bound on memory without influence on the result."""
 
 
 class ImageOutput(NamedTuple):
@@ -48,6 +52,18 @@ class TextOutput(NamedTuple):
     word_emb: Tensor
     word_mask: Tensor
     n_words: Tensor
+
+
+def _joined(parts: Sequence[TextOutput]) -> TextOutput:
+    """Batches of texts as one, padded to the longest."""
+    most = max(part.word_emb.shape[1] for part in parts)
+    report_emb, word_emb, mask, n_words = zip(*parts, strict=True)
+    return TextOutput(
+        torch.cat(report_emb),
+        torch.cat([F.pad(emb, (0, 0, 0, most - emb.shape[1])) for emb in word_emb]),
+        torch.cat([F.pad(part, (0, most - part.shape[1])) for part in mask]),
+        torch.cat(n_words),
+    )
 
 
 class Output(NamedTuple):
@@ -88,12 +104,12 @@ class ImageEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """BERT whose last layers are pooled, with word pieces merged into words."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextConfig, vocabulary: int) -> None:
         super().__init__()
         self.config = config
         self.bert = BertModel(
             BertConfig(
-                vocab_size=config.vocabulary,
+                vocab_size=vocabulary,
                 hidden_size=config.width,
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
@@ -111,7 +127,10 @@ class TextEncoder(nn.Module):
         report = (feat * (tokens.word_index >= 0).unsqueeze(-1)).sum(dim=1)
         if self.config.global_pool == "mean_fixed":
             report = report / self.config.max_tokens
-        return report, aggregate_words(feat, tokens, pool=self.config.wordpiece_pool)
+        words = aggregate_words(feat, tokens, pool=self.config.wordpiece_pool)
+        if self.config.l2_norm:
+            return F.normalize(report, dim=-1), F.normalize(words, dim=-1)
+        return report, words
 
 
 class GLoRIA(
@@ -137,14 +156,9 @@ class GLoRIA(
     ) -> None:
         super().__init__()
         config = settings if isinstance(settings, ModelConfig) else from_dict(ModelConfig, settings)
-        if len(vocabulary) != config.text.vocabulary:
-            raise ValueError(
-                f"text.vocabulary is {config.text.vocabulary}, but {len(vocabulary)} word pieces "
-                "were given"
-            )
         self.config, self.vocabulary, self.local_words = config, vocabulary, local_words
         self.image_encoder = ImageEncoder(config.image)
-        self.text_encoder = TextEncoder(config.text)
+        self.text_encoder = TextEncoder(config.text, len(vocabulary))
         dim, width = config.embedding_dim, config.text.width
         self.global_image = nn.Linear(self.image_encoder.dim, dim)
         self.local_image = nn.Conv2d(self.image_encoder.region_dim, dim, kernel_size=1, bias=False)
@@ -174,6 +188,22 @@ class GLoRIA(
         mask = word_mask(tokens.n_words, words.shape[1], words=self.local_words)
         return TextOutput(self.global_text(report), self.local_text(words), mask, tokens.n_words)
 
+    def freeze_unused(self, loss: LossConfig) -> None:
+        """Take the parameters that no term of the loss reaches out of training.
+
+        BERT's pooler always; a representation function whose terms have weight 0, and with the
+        global one the stages behind the regions.
+        """
+        idle = [self.text_encoder.bert.get_submodule("pooler")]
+        if not loss.local_weight:
+            idle += [self.local_image, self.local_text]
+        if not loss.global_weight:
+            behind = range(self.config.image.local_stage + 1, 5)
+            idle += [self.image_encoder.backbone.get_submodule(f"layer{k}") for k in behind]
+            idle += [self.global_image, self.global_text]
+        for module in idle:
+            module.requires_grad_(False)
+
     @property
     def size(self) -> int:
         """Side of the prepared images, pixels."""
@@ -192,6 +222,7 @@ class GLoRIA(
             max_tokens=text.max_tokens,
             pad_to_max=text.pad == "max",
             unk_shortens=self.config.compat.unk_shortens,
+            units=text.word_units,
         )
 
     def normalise(
@@ -212,21 +243,40 @@ class GLoRIA(
         with torch.no_grad():
             return self.encode_images(images)
 
-    def embed_texts(self, texts: Sequence[str]) -> TextOutput:
-        """Raw texts to the joint space; cleaned as in training, one-word sentences kept (G13).
+    def clean(self, texts: Sequence[str]) -> list[str]:
+        """Raw texts as the text encoder reads them; warns of one-word texts (ledger G13).
 
         Raises:
             ValueError: If a text has no word left.
         """
-        self.eval()
-        cleaned = [" ".join(sentences(text, min_tokens=1)) for text in texts]
-        empty = [text for text, words in zip(texts, cleaned, strict=True) if not words]
+        form = self.config.text
+        kept = [
+            sentences(text, min_tokens=form.inference_min_tokens, split=form.sentence_split)
+            for text in texts
+        ]
+        empty = [text for text, parts in zip(texts, kept, strict=True) if not parts]
         if empty:
             raise ValueError(f"{len(empty)} texts have no word, for instance {empty[0]!r}")
-        with torch.no_grad():
-            out = self.encode_texts(
-                Tokens(*(t.to(self.device) for t in self.word_pieces()(cleaned)))
+        cleaned = [" ".join(parts) for parts in kept]
+        single = [text for text in cleaned if " " not in text]
+        if single:
+            warnings.warn(
+                f"{len(single)} texts of one word, for instance {single[0]!r}: training drops such "
+                "sentences, and a single word attends to all regions alike",
+                stacklevel=3,
             )
+        return cleaned
+
+    def embed_texts(self, texts: Sequence[str]) -> TextOutput:
+        """Raw texts to the joint space, `TEXTS_AT_ONCE` at a time; see `clean`."""
+        self.eval()
+        cleaned, pieces = self.clean(texts), self.word_pieces()
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(cleaned), TEXTS_AT_ONCE):
+                tokens = pieces(cleaned[start : start + TEXTS_AT_ONCE])
+                parts.append(self.encode_texts(Tokens(*(t.to(self.device) for t in tokens))))
+        out = _joined(parts)
         return (
             self._characters_as_words(out, texts) if self.config.compat.char_caption_length else out
         )

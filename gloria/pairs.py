@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,8 @@ from common.data.tables import DataError
 from gloria.augment import crop_and_normalise
 from gloria.config import DataConfig, PretrainConfig
 from gloria.text import Tokens, WordPieces, sentences
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -108,13 +110,18 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
     Raises:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
+    if cfg.data.keep_empty_sentences and cfg.loss.words == "words":
+        raise DataError(
+            "an empty sentence has no word to match: with --data.keep-empty-sentences give "
+            "--loss.words cls_words"
+        )
     size = cfg.model.image.size
     prepared = open_prepared(cfg.run.data_root, cfg.data.dataset, size)
     table = prepared.table() if prepared else load(cfg.data.dataset, cfg.run.data_root)
     table = with_reports(table, cfg.data, cfg.run.data_root)
     images: Images = prepared or DecodedImages(table, size)
     split = splits.build(cfg.data.split, load_tables(cfg.data.dataset, cfg.run.data_root))
-    reports = dict(zip(table.frame["image_id"], cleaned_reports(table, cfg.data), strict=True))
+    reports = dict(zip(table.frame["image_id"], cleaned_reports(table, cfg), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")
     usable = frontal.where([bool(reports[i]) for i in frontal.frame["image_id"]], "empty_text")
     known = set(usable.frame["image_id"])
@@ -127,8 +134,7 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
             )
         texts = [reports[i] for i in ids]
         if cfg.data.shuffle_pairs:
-            order = np.random.default_rng(cfg.run.seed).permutation(len(texts))
-            texts = [texts[k] for k in order]
+            texts = shuffled(texts, seed=cfg.run.seed)
         return Pairs(
             images,
             ids,
@@ -144,6 +150,14 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
     return Corpus(train, valid, usable, split)
 
 
+def shuffled(texts: Sequence[T], *, seed: int) -> list[T]:
+    """Every text at another place: each goes to the next place of one random cycle."""
+    order = np.random.default_rng(seed).permutation(len(texts))
+    source = np.empty_like(order)
+    source[order] = np.roll(order, 1)
+    return [texts[k] for k in source]
+
+
 def with_reports(table: RecordTable, cfg: DataConfig, data_root: Path) -> RecordTable:
     """`table` with report sections; CheXpert's come from another table, MIMIC's are there."""
     if "section_impression" in table.frame and cfg.reports is None:
@@ -152,17 +166,18 @@ def with_reports(table: RecordTable, cfg: DataConfig, data_root: Path) -> Record
     return join_reports(table, reports, keep_unmatched=True)
 
 
-def cleaned_reports(table: RecordTable, cfg: DataConfig) -> list[list[str]]:
+def cleaned_reports(table: RecordTable, cfg: PretrainConfig) -> list[list[str]]:
     """The sentences of every record's report, in order of the table."""
-    names = ["findings", "impression"] if cfg.report_section == "both" else [cfg.report_section]
+    data = cfg.data
+    names = ["findings", "impression"] if data.report_section == "both" else [data.report_section]
     columns = [table.frame[f"section_{name}"] for name in names]
     return [
         sentences(
             "\n".join(parts),
-            min_tokens=cfg.min_tokens,
-            word_budget=cfg.word_budget,
-            split=cfg.sentence_split,
-            keep_empty=cfg.keep_empty_sentences,
+            min_tokens=data.min_tokens,
+            word_budget=data.word_budget,
+            split=cfg.model.text.sentence_split,
+            keep_empty=data.keep_empty_sentences,
         )
         for parts in zip(*columns, strict=True)
     ]

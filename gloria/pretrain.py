@@ -59,13 +59,14 @@ def train(cfg: PretrainConfig) -> None:
             run.say(f"{run.out} is complete; nothing to do")
             return
         model = fresh_model(cfg)
+        model.freeze_unused(cfg.loss)
         corpus = load_pairs(cfg, model.word_pieces())
         if run.is_main:
             corpus.split.save(run.out / "split.json")
             corpus.table.save_exclusions(run.out / "exclusions.json")
         run.say(f"{len(corpus.train)} training pairs, {len(corpus.valid)} for validation")
         optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            model.parameters(),
+            (p for p in model.parameters() if p.requires_grad),
             lr=cfg.optim.lr,
             betas=cfg.optim.betas,
             weight_decay=cfg.optim.weight_decay,

@@ -25,7 +25,6 @@ from gloria.config import RELEASED, CompatConfig, SimilarityConfig
 from gloria.figures import attention_figure
 from gloria.matching import attention_maps
 from gloria.model import GLoRIA
-from gloria.text import sentences
 
 SOUND = replace(RELEASED.model, compat=CompatConfig(), similarity=SimilarityConfig())
 """Released weights with the paper's inference, without the slips of the released functions."""
@@ -63,19 +62,21 @@ def score(model: GLoRIA, image: str | Path, phrases: Sequence[str]) -> list[Scor
     local, global_ = model.similarities(images, texts)
     both = model.similarity(images, texts)
     pieces = model.word_pieces()
+    words = pieces.words(pieces(model.clean(phrases)))
     scores = []
     for i, phrase in enumerate(phrases):
-        n = int(texts.n_words[i])
+        n = len(words[i])
         maps = attention_maps(
             images.region_emb[0],
             texts.word_emb[i, 1 : n + 1],
             tau2=model.config.tau2,
             word_softmax=model.config.word_softmax,
         )
-        words = pieces.words(pieces([" ".join(sentences(phrase, min_tokens=1))]))[0][:n]
         grid = maps.reshape(n, *images.grid).cpu().numpy()
         scores.append(
-            Score(phrase, float(both[0, i]), float(local[0, i]), float(global_[0, i]), words, grid)
+            Score(
+                phrase, float(both[0, i]), float(local[0, i]), float(global_[0, i]), words[i], grid
+            )
         )
     return scores
 

@@ -82,6 +82,7 @@ class WordPieces:
         max_tokens: Longest text with [CLS] and [SEP]; the rest is cut.
         pad_to_max: Pad to `max_tokens` instead of the longest text of the batch.
         unk_shortens: Count a text's words as the released loss does, one less for each [UNK].
+        units: `words`, or `pieces`: every piece stands for itself, [SEP] and padding included.
 
     Raises:
         ValueError: If a special piece is missing.
@@ -94,6 +95,7 @@ class WordPieces:
         max_tokens: int,
         pad_to_max: bool = False,
         unk_shortens: bool = False,
+        units: str = "words",
     ) -> None:
         missing = [piece for piece in SPECIAL if piece not in vocabulary]
         if missing:
@@ -110,7 +112,7 @@ class WordPieces:
         self.continues = torch.tensor([piece.startswith("##") for piece in self.vocabulary])
         self.sep, self.pad, self.unk = index["[SEP]"], index["[PAD]"], index["[UNK]"]
         self.outside = torch.tensor([index[p] for p in SPECIAL if p != "[UNK]"])
-        self.unk_shortens = unk_shortens
+        self.unk_shortens, self.units = unk_shortens, units
 
     @classmethod
     def from_file(cls, path: Path, *, max_tokens: int) -> WordPieces:
@@ -138,7 +140,11 @@ class WordPieces:
         inside = is_sep.cumsum(dim=1) - is_sep.long() == 0
         open_end = ~is_sep.any(dim=1, keepdim=True) & (word == word[:, -1:])
         word_index = word.masked_fill(~inside | open_end, -1)
-        counted = starts & mask & (word_index >= 0) & ~torch.isin(ids, self.outside)
+        counted = starts & mask & (word_index >= 0)
+        if self.units == "pieces":
+            word_index = torch.arange(ids.shape[1]).expand_as(ids)
+            counted = mask.clone()
+        counted &= ~torch.isin(ids, self.outside)
         if self.unk_shortens:
             counted &= ids != self.unk
         return Tokens(ids, mask, word_index, counted.sum(dim=1))

@@ -40,8 +40,10 @@ class ZeroShotConfig:
         ledger="G31",
     )
     """z-scores over the images given make a score depend on the other images."""
-    threshold: Literal["youden", "f1"] = cite("youden", note="open in the paper", ledger="G64")
-    """Cut of the one-vs-rest rates, chosen on the validation part."""
+    threshold: Literal["youden", "f1", "argmax"] = cite(
+        "youden", note="open in the paper", ledger="G64"
+    )
+    """Cut of the one-vs-rest rates: chosen on the validation part, or the best class alone."""
 
 
 def class_scores(
@@ -67,18 +69,21 @@ def class_scores(
 
 
 def single_label_rates(
-    classes: NDArray[np.int64], scores: NDArray[np.float32], cuts: Sequence[float]
+    classes: NDArray[np.int64], scores: NDArray[np.float32], cuts: Sequence[float] | None
 ) -> dict[str, float]:
     """Table 3 on CheXpert 5x200: argmax accuracy, and one-vs-rest rates at `cuts`, macro-averaged.
 
     Args:
         classes: (n,).
         scores: (n, L).
-        cuts: (L,) thresholds from other images.
+        cuts: (L,) thresholds from other images; None: the best class is positive, no other.
     """
-    rates = [binary_rates(classes == k, scores[:, k] >= cut) for k, cut in enumerate(cuts)]
+    best = scores.argmax(axis=1)
+    labels = range(scores.shape[1])
+    chosen = [best == k if cuts is None else scores[:, k] >= cuts[k] for k in labels]
+    rates = [binary_rates(classes == k, chosen[k]) for k in labels]
     macro = {name: float(np.mean([r[name] for r in rates])) for name in rates[0]}
-    return {**macro, "accuracy": float(np.mean(scores.argmax(axis=1) == classes))}
+    return {**macro, "accuracy": float(np.mean(best == classes))}
 
 
 def cuts_on(targets: NDArray[np.float32], scores: NDArray[np.float32], rule: str) -> list[float]:

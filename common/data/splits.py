@@ -280,14 +280,14 @@ def _chexpert_gloria_patient(table: RecordTable) -> Parts:
     }
 
 
-def _chexpert_released(table: RecordTable) -> Parts:
+def _index_label_leak(table: RecordTable, five_by_200: pd.Series) -> Parts:
     """The index-label bug: rows are chosen by position, then dropped by the number they had before.
 
     After the 5x200 rows are gone, position and number differ, so nearly every validation row stays
     in training and as many other rows vanish.
     """
     ids = table.frame["image_id"][table.frame["source_split"] == "train"].reset_index(drop=True)
-    ids = ids[~ids.isin(chexpert.five_by_200(table, seed=0)["image_id"])]
+    ids = ids[~ids.isin(five_by_200)]
     positions = np.random.RandomState(0).choice(len(ids), _valid_size(len(ids)), replace=False)
     valid = ids.iloc[positions]
     train = ids.drop(positions, errors="ignore")
@@ -302,6 +302,11 @@ def _five_by_200_rule(seed: int) -> Rule:
 
 
 _POOL = "train frontal without chexpert5x200/gloria-v1"
+_LEAK = (
+    "reproduces the leak of GLoRIA's and MGCA's code: 5,000 valid rows by position (numpy seed 0), "
+    "dropped from train by index label; train and valid hold laterals too, as the released tables "
+    "do, and are filtered to frontal when read"
+)
 SPLITS: dict[str, Rule] = {
     "mimic/official": Rule(
         "mimic", _mimic_official, "the release's train, validate and test, views PA and AP"
@@ -327,10 +332,15 @@ SPLITS: dict[str, Rule] = {
     ),
     "chexpert/gloria-released": Rule(
         "chexpert",
-        _chexpert_released,
-        "reproduces the leak of GLoRIA's and MGCA's code: 5,000 valid rows by position, dropped "
-        "from train by index label; MGCA's 5x200 and numpy seed 0; train and valid hold laterals "
-        "too, as the released tables do, and are filtered to frontal when read",
+        lambda table: _index_label_leak(table, _five_by_200_gloria(table)),
+        f"without chexpert5x200/gloria-v1; {_LEAK}",
+        allow_patient_overlap=True,
+        allow_image_overlap=True,
+    ),
+    "chexpert/mgca-released": Rule(
+        "chexpert",
+        lambda table: _index_label_leak(table, chexpert.five_by_200(table, seed=0)["image_id"]),
+        f"without chexpert5x200/mgca-seed0; {_LEAK}",
         allow_patient_overlap=True,
         allow_image_overlap=True,
     ),

@@ -51,6 +51,13 @@ def test_single_label_rates_are_argmax_accuracy_and_macro_one_vs_rest() -> None:
     assert rates["sensitivity"] == rates["specificity"] == 1.0
 
 
+def test_without_cuts_the_best_class_alone_is_positive() -> None:
+    """Image 2 of class 1 goes to class 0: sensitivities 1 and 1/2, specificities 1/2 and 1."""
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]], np.float32)
+    rates = single_label_rates(np.array([0, 0, 1, 1]), scores, None)
+    assert rates["accuracy"] == rates["sensitivity"] == rates["specificity"] == 0.75
+
+
 def test_cuts_come_from_the_given_images() -> None:
     targets = np.array([[0], [0], [1], [1]], np.float32)
     assert cuts_on(targets, np.array([[0.1], [0.2], [0.6], [0.9]], np.float32), "youden") == [

@@ -130,7 +130,9 @@ def test_missing_real_data_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_make_lists_its_targets() -> None:
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
     assert "reproduce-%" in done.stdout
     assert sys.version_info >= (3, 11)
 

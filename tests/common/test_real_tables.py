@@ -119,7 +119,7 @@ def test_5x200_pools_and_mgcas_draw(train: RecordTable) -> None:
 
 @pytest.fixture(scope="module")
 def released(with_valid: RecordTable) -> splits.Split:
-    return splits.build("chexpert/gloria-released", with_valid)
+    return splits.build("chexpert/mgca-released", with_valid)
 
 
 def test_the_released_split_leaks_as_published(

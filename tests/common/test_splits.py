@@ -120,12 +120,16 @@ def test_the_patient_variant_shares_no_patient(chexpert_table: RecordTable) -> N
         assert not patients & set(held.frame["patient_id"])
 
 
+@pytest.mark.parametrize("paper", ["gloria", "mgca"])
 def test_the_released_split_leaks_and_says_so(
-    chexpert_table: RecordTable, caplog: pytest.LogCaptureFixture
+    paper: str, chexpert_table: RecordTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        split = splits.build("chexpert/gloria-released", chexpert_table)
+        split = splits.build(f"chexpert/{paper}-released", chexpert_table)
     assert split.allow_image_overlap
+    held = {"gloria": "chexpert5x200/gloria-v1", "mgca": "chexpert5x200/mgca-seed0"}[paper]
+    evaluated = set(splits.build(held, chexpert_table).parts["test"])
+    assert not evaluated & {i for part in ("train", "valid") for i in split.parts[part]}
     assert split.overlaps(chexpert_table)["train-valid"]["images"] > 0
     assert "train-valid share" in caplog.text
 

@@ -79,9 +79,8 @@ def test_released_file_loads_and_embeds_alike(tmp_path: Path, prefix: str) -> No
 
 def test_every_key_of_the_documented_layout_has_a_place() -> None:
     """The 520 tensors of the published size, on the meta device."""
-    config = replace(RELEASED.model, text=replace(RELEASED.model.text, vocabulary=28996))
     with torch.device("meta"):
-        published = GLoRIA(config, ["piece"] * 28996)
+        published = GLoRIA(RELEASED.model, ["piece"] * 28996)
         theirs = {k: torch.empty(shape) for k, (shape, _) in LAYOUT["state_dict"].items()}
     renamed, ignored = rename(theirs)
     assert not ignored
@@ -101,6 +100,11 @@ def test_unknown_and_missing_keys_are_errors(tmp_path: Path) -> None:
     torch.save({"state_dict": state}, path)
     with pytest.raises(CheckpointError, match="1 keys missing"):
         load_released(path, vocabulary=source.vocabulary, config=small_released())
+
+
+def test_a_folder_without_word_pieces_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no vocab\.txt"):
+        load_vocabulary(replace(PHANTOM.model.text, encoder=str(tmp_path)))
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:

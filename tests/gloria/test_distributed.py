@@ -35,6 +35,7 @@ def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path: Path) -> None
         ],
         check=True,
         capture_output=True,
+        timeout=120,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )
     found = torch.load(out, weights_only=True)  # noqa: TID251

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.data.images import resize_and_pad
 from gloria.config import PAPER, RELEASED, LossConfig, ModelConfig
 from gloria.losses import contrastive_loss, global_logits, local_logits
 from gloria.matching import attention_maps, ragged
+from gloria.model import TextEncoder
 from gloria.prompts import RELEASED as RELEASED_PROMPTS
 from gloria.prompts import draw_prompts
 from gloria.similarity import (
@@ -132,21 +134,51 @@ def test_local_loss_attention_maps() -> None:
         close(maps.reshape(g[f"attn_{i}"].shape), g[f"attn_{i}"], 1e-10)
 
 
+class Playback(torch.nn.Module):
+    """A language model that returns stored hidden states (layers, R, T, D)."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(hidden_states=tuple(self.hidden))
+
+
 @PRECISIONS
 @pytest.mark.parametrize("layer_pool", ["sum", "mean"])
-def test_word_aggregation(dtype: torch.dtype, tolerance: float, layer_pool: str) -> None:
+@pytest.mark.parametrize(
+    ("units", "l2_norm"), [("words", False), ("pieces", False), ("pieces", True)]
+)
+def test_text_encoder(
+    dtype: torch.dtype, tolerance: float, layer_pool: Any, units: Any, l2_norm: bool
+) -> None:
+    """Word aggregation and norm on and off; released, words with norm divide padding by zero."""
     g, j = arrays("aggregate_tokens"), facts("aggregate_tokens")
-    pieces = WordPieces([*j["vocab"], "[MASK]"], max_tokens=13, unk_shortens=True)
+    hidden = torch.tensor(g["hidden"], dtype=dtype)
+    vocabulary = [*j["vocab"], "[MASK]"]
     ids = torch.tensor(g["ids"])
+    pieces = WordPieces(vocabulary, max_tokens=ids.shape[1], unk_shortens=True, units=units)
     tokens = pieces.group(ids, ids != j["vocab"].index("[PAD]"))
-    assert (tokens.n_words + 1).tolist() == j["train_cap_lens"]
-    last = torch.tensor(g["hidden"], dtype=dtype)[-int(g["last_n_layers"]) :]
-    feat = last.sum(dim=0) if layer_pool == "sum" else last.mean(dim=0)  # (R, T, D)
-    words = aggregate_words(feat, tokens, pool="sum")
+    if units == "words":
+        assert (tokens.n_words + 1).tolist() == j["train_cap_lens"]
+    form = replace(
+        RELEASED.model.text,
+        width=hidden.shape[-1],
+        heads=1,
+        layers=1,
+        max_tokens=ids.shape[1],
+        last_n_layers=int(g["last_n_layers"]),
+        layer_pool=layer_pool,
+        l2_norm=l2_norm,
+    )
+    encoder = TextEncoder(form, len(vocabulary))
+    encoder.bert = Playback(hidden)  # type: ignore[assignment]
+    report, words = encoder(tokens)
     padded = torch.nn.functional.pad(words, (0, 0, 0, ids.shape[1] - words.shape[1]))
-    close(padded.mT, g[f"word_{layer_pool}_agg1_norm0"], tolerance)
-    sentence = (feat * (tokens.word_index >= 0).unsqueeze(-1)).sum(dim=1) / ids.shape[1]
-    close(sentence, g[f"sent_{layer_pool}_agg1_norm0"], tolerance)
+    name = f"{layer_pool}_agg{int(units == 'words')}_norm{int(l2_norm)}"
+    close(padded.mT, g[f"word_{name}"], tolerance)
+    close(report, g[f"sent_{name}"], tolerance)
 
 
 @PRECISIONS

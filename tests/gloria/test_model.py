@@ -11,8 +11,9 @@ import torch
 
 from common.config import to_dict
 from gloria.checkpoint import fresh_model
-from gloria.config import PAPER, PHANTOM, RELEASED, ModelConfig
-from gloria.model import GLoRIA
+from gloria.config import PAPER, PHANTOM, RELEASED, LossConfig, ModelConfig
+from gloria.losses import pretrain_losses
+from gloria.model import TEXTS_AT_ONCE, GLoRIA
 from gloria.text import Tokens
 
 
@@ -24,7 +25,7 @@ def small() -> GLoRIA:
 
 def published(config: ModelConfig) -> GLoRIA:
     with torch.device("meta"):
-        return GLoRIA(config, ["piece"] * config.text.vocabulary)
+        return GLoRIA(config, ["piece"] * 28996)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -89,7 +90,10 @@ def test_saving_and_loading_keeps_everything(small: GLoRIA, tmp_path: Path) -> N
 def test_scores_do_not_depend_on_the_batch(small: GLoRIA) -> None:
     """Ledger G35, G36: the released example's scores change with what is scored beside them."""
     pixels = np.random.default_rng(0).integers(0, 256, (5, small.size, small.size), dtype=np.uint8)
-    texts = ["pneumonia", "moderate pulmonary edema in a much longer phrase than the other one"]
+    texts = [
+        "mild pneumonia",
+        "moderate pulmonary edema in a longer phrase than the other one",
+    ]
     together = small.similarity(
         small.embed_images(small.normalise(pixels)), small.embed_texts(texts)
     )
@@ -137,12 +141,43 @@ def test_character_count_slip_is_bounded(small: GLoRIA) -> None:
     slip = GLoRIA(replace(small.config, compat=compat), small.vocabulary).eval()
     assert slip.embed_texts(["mild edema"]).n_words.tolist() == [10]
     with pytest.raises(ValueError, match="96 characters"):
-        slip.embed_texts(["x" * 97])
+        slip.embed_texts(["no " + "x" * 94])
 
 
 def test_one_word_texts_keep_their_word(small: GLoRIA) -> None:
-    """Ledger G13: at inference "pneumonia" is not dropped."""
-    assert small.embed_texts(["pneumonia"]).n_words.tolist() == [1]
+    """Ledger G13: at inference "pneumonia" is kept with a warning; released code drops it."""
+    with pytest.warns(UserWarning, match="'pneumonia'"):
+        assert small.embed_texts(["pneumonia"]).n_words.tolist() == [1]
+    text = replace(small.config.text, inference_min_tokens=2, sentence_split="decimal_safe")
+    other = GLoRIA(replace(small.config, text=text), small.vocabulary)
+    with pytest.raises(ValueError, match="no word"):
+        other.embed_texts(["pneumonia"])
+    assert other.clean(["nodule of 1.8 cm. stable."]) == ["nodule of 1 8 cm"]
+    assert small.clean(["nodule of 1.8 cm. stable."]) == ["nodule of 8 cm stable"]
+
+
+def test_many_texts_are_encoded_in_parts_with_the_same_result(small: GLoRIA) -> None:
+    phrases = ["small left pleural effusion", *["mild edema"] * TEXTS_AT_ONCE]
+    many, few = small.embed_texts(phrases), small.embed_texts([phrases[0], phrases[-1]])
+    for whole, part in zip(many, few, strict=True):
+        torch.testing.assert_close(whole[[0, -1]], part, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("global_", "local"), [(1, 1), (1, 0), (0, 1)])
+def test_exactly_the_trained_parameters_get_a_gradient(global_: float, local: float) -> None:
+    """Several processes would wait for ever for the gradient of one that gets none."""
+    model, loss = (
+        fresh_model(PHANTOM),
+        LossConfig(global_weight=weights[0], local_weight=weights[1]),
+    )
+    model.freeze_unused(loss)
+    tokens = model.word_pieces()(["mild edema", "small left pleural effusion"])
+    images = torch.randn(2, 1, 96, 96)
+    torch.stack(
+        [*pretrain_losses(model(images, tokens), loss, model.config).values()]
+    ).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
 def test_tokens_mask_out_padding(small: GLoRIA) -> None:

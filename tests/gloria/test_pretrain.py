@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from common.data.phantom.writers import write_corpus
+from common.data.tables import DataError
 from common.training import Run, TrainingError
 from gloria.checkpoint import fresh_model
 from gloria.config import PHANTOM, PretrainConfig
 from gloria.losses import pretrain_losses
-from gloria.pairs import load_pairs
+from gloria.pairs import load_pairs, shuffled
 from gloria.pretrain import lr_at, train
 
 ROOT = Path(__file__).parents[2]
@@ -45,12 +46,12 @@ def flags(corpus: Path, out: Path, epochs: int) -> list[str]:
     return ["phantom", *words.split(), "--max-epochs", str(epochs)]
 
 
-def python(*words: str) -> dict[str, Any]:
+def python(*words: str, **environment: str) -> dict[str, Any]:
     """Arguments of a subprocess in the repository's root."""
     return {
         "args": [sys.executable, *words],
         "cwd": ROOT,
-        "env": {**os.environ, "OMP_NUM_THREADS": "1"},
+        "env": {**os.environ, "OMP_NUM_THREADS": "1", **environment},
     }
 
 
@@ -86,6 +87,7 @@ def test_kill_and_resume_give_the_same_weights(corpus: Path, tmp_path: Path) -> 
         **python(*launcher, "gloria/pretrain.py", *flags(corpus, whole, 3)),
         check=True,
         capture_output=True,
+        timeout=240,
     )
     record = json.loads((whole / "provenance.json").read_text())
     assert record["steps"] == 15
@@ -96,9 +98,9 @@ def test_kill_and_resume_give_the_same_weights(corpus: Path, tmp_path: Path) -> 
     while process.poll() is None and not _saved(broken, at_least=7):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert not (broken / "provenance.json").exists()
-    again = subprocess.run(**command, check=True, capture_output=True, text=True)
+    again = subprocess.run(**command, check=True, capture_output=True, text=True, timeout=240)
     assert "resuming" in again.stderr
     for part in ("best", "last"):
         weights = [load_file(folder / part / "model.safetensors") for folder in (broken, whole)]
@@ -129,7 +131,7 @@ def test_another_configuration_does_not_resume_a_run(corpus: Path, tmp_path: Pat
 
 def test_more_processes_or_batches_than_pairs_are_refused(corpus: Path, tmp_path: Path) -> None:
     cfg = replace(small(corpus, tmp_path), optim=replace(PHANTOM.optim, batch_size=4000))
-    with pytest.raises(TrainingError, match="fewer than one batch"):
+    with pytest.raises(TrainingError, match="fewer than one optimiser step"):
         train(cfg)
 
 
@@ -141,6 +143,47 @@ def test_shuffled_pairs_keep_images_and_texts(corpus: Path, tmp_path: Path) -> N
     assert mixed.image_ids == plain.image_ids
     assert mixed.reports != plain.reports
     assert sorted(map(tuple, mixed.reports)) == sorted(map(tuple, plain.reports))
+
+
+def test_a_shuffle_leaves_no_text_in_place() -> None:
+    for seed in range(20):
+        mixed = shuffled(range(7), seed=seed)
+        assert sorted(mixed) == list(range(7))
+        assert all(text != place for place, text in enumerate(mixed))
+
+
+def test_empty_sentences_need_cls(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    cfg = replace(cfg, data=replace(cfg.data, keep_empty_sentences=True))
+    with pytest.raises(DataError, match="cls_words"):
+        load_pairs(cfg, fresh_model(cfg).word_pieces())
+
+
+def test_accumulation_drops_an_incomplete_last_group(corpus: Path, tmp_path: Path) -> None:
+    """42 pairs are 5 batches of 8: two steps of two batches an epoch."""
+    cfg = small(corpus, tmp_path)
+    cfg = replace(cfg, run=replace(cfg.run, accumulate=2, max_epochs=1))
+    train(cfg)
+    assert json.loads((tmp_path / "provenance.json").read_text())["steps"] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
+    """Global negatives, accumulation, and a loss that leaves a head without gradient."""
+    words = ["--loss.negatives", "global", "--accumulate", "2", "--loss.local-weight", "0"]
+    subprocess.run(
+        **python(
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("gloria/pretrain.py", *flags(corpus, tmp_path, 1), *words),
+            ACCELERATE_USE_CPU="true",
+        ),
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    assert (record["processes"], record["steps"]) == (2, 4)
+    assert load_file(tmp_path / "last" / "model.safetensors")
 
 
 def test_a_batch_depends_only_on_seed_epoch_and_position(corpus: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def loss_and_gradients(
 def main(out: Path) -> None:
     """Each process takes half of the studies."""
     accelerator = Accelerator(cpu=True)
+    distributed.leave_at_exit()
     model = accelerator.prepare(Towers())
     rank, world = distributed.rank(), distributed.world_size()
     rows = slice(rank * 6 // world, (rank + 1) * 6 // world)
@@ -71,7 +72,6 @@ def main(out: Path) -> None:
         values["loss"] /= world
     if rank == 0:
         torch.save(found, out)
-    accelerator.end_training()
 
 
 if __name__ == "__main__":

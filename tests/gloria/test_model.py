@@ -166,16 +166,11 @@ def test_many_texts_are_encoded_in_parts_with_the_same_result(small: GLoRIA) -> 
 @pytest.mark.parametrize(("global_", "local"), [(1, 1), (1, 0), (0, 1)])
 def test_exactly_the_trained_parameters_get_a_gradient(global_: float, local: float) -> None:
     """Several processes would wait for ever for the gradient of one that gets none."""
-    model, loss = (
-        fresh_model(PHANTOM),
-        LossConfig(global_weight=weights[0], local_weight=weights[1]),
-    )
+    model, loss = fresh_model(PHANTOM), LossConfig(global_weight=global_, local_weight=local)
     model.freeze_unused(loss)
     tokens = model.word_pieces()(["mild edema", "small left pleural effusion"])
-    images = torch.randn(2, 1, 96, 96)
-    torch.stack(
-        [*pretrain_losses(model(images, tokens), loss, model.config).values()]
-    ).sum().backward()
+    out = model(torch.randn(2, 1, 96, 96), tokens)
+    torch.stack([*pretrain_losses(out, loss, model.config).values()]).sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 

@@ -14,6 +14,7 @@ from benchmarks.protocols.linear_probe import ProbeConfig
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
 from gloria import config as gloria
+from mgca import config as mgca
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,12 @@ CARDS = {
         gloria.PRESETS,
         gloria.DECISIONS,
         {"zero_shot": ZeroShotConfig(), "linear/gloria": ProbeConfig()},
-    )
+    ),
+    "mgca": Card(
+        mgca.PRESETS,
+        {**mgca.DECISIONS, **{k: f"{what}: not built yet." for k, what in mgca.OPEN.items()}},
+        {},
+    ),
 }
 
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -287,14 +287,19 @@ class Run:
         losses: Mapping[str, Tensor],
         *,
         clip_norm: float | None,
+        frozen: Sequence[nn.Module] = (),
     ) -> None:
         """Backward through the sum of the terms, clip, step; logs every `log_every` batches.
+
+        `frozen` modules lose their gradient after the backward pass: no step, no decay.
 
         Raises:
             TrainingError: If a logged term is not finite.
         """
         loss = torch.stack(list(losses.values())).sum()
         self.accelerator.backward(loss)
+        for module in frozen:
+            module.zero_grad()
         if clip_norm is not None and self.accelerator.sync_gradients:
             self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm)
         optimizer.step()

@@ -75,14 +75,15 @@ def test_every_option_says_what_it_means(paper: str) -> None:
     assert not [o.name for o in options(preset) if not o.about]
 
 
-def test_every_ledger_point_is_settled() -> None:
-    """GLoRIA's ledger has 70 points: each is an option or a written decision."""
-    card = CARDS["gloria"]
+@pytest.mark.parametrize(("paper", "letter", "points"), [("gloria", "G", 70), ("mgca", "D", 54)])
+def test_every_ledger_point_is_settled(paper: str, letter: str, points: int) -> None:
+    """Each point of a paper's ledger is an option or a written decision."""
+    card = CARDS[paper]
     configs = [next(iter(card.presets.values())), *card.protocols.values()]
     chosen = {
         key for c in configs for o in options(c) for key in (o.cite.get("ledger") or "").split()
     }
-    assert chosen | set(card.decisions) == {f"G{k:02d}" for k in range(1, 71)}
+    assert chosen | set(card.decisions) == {f"{letter}{k:02d}" for k in range(1, points + 1)}
 
 
 def test_the_repository_speaks_of_the_project_alone() -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from common.data.labels import COMPETITION
+from common.data.labels import CHEXPERT_14, COMPETITION
 from common.data.records import EXAMPLES, RecordTable, assemble
 from common.data.tables import (
     DataError,
@@ -49,22 +49,6 @@ REPORT_ROOTS: tuple[str, ...] = (
     "chexpert_plus",
     "chexpert-plus",
     ".",
-)
-LABELS: tuple[str, ...] = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
 )
 SUFFIXES = (".jpg", ".png")
 TEST_TABLES = ("test_labels.csv", "groundtruth.csv")
@@ -167,7 +151,7 @@ def tables(home: Home) -> list[Path]:
 def read_part(home: Home, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every row of one table as it stands, repeated rows included: columns and labels."""
     path = find_table(home.tables, f"{part}.csv")
-    table = read_table(path, ["Path", "Frontal/Lateral", *LABELS])
+    table = read_table(path, ["Path", "Frontal/Lateral", *CHEXPERT_14])
     frame = _split_paths(table["Path"], path)
     # The column decides, not `view1`: 16 first views are lateral.
     named = table["Frontal/Lateral"].str.strip().str.lower()
@@ -177,7 +161,7 @@ def read_part(home: Home, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         frame["path"] = _batch_paths(frame["path"])
     for source, name in DETAILS.items():
         frame[name] = table.get(source, "")
-    return frame, read_labels(table, LABELS, path=path)
+    return frame, read_labels(table, CHEXPERT_14, path=path)
 
 
 def _split_paths(paths: pd.Series, table: Path) -> pd.DataFrame:
@@ -218,9 +202,9 @@ def load_test(data_root: Path, *, check_files: bool = True) -> RecordTable:
     home = find_home(data_root, TEST_TABLES)
     listed, truth = (home.tables / name for name in TEST_TABLES)
     if listed.is_file():
-        table = read_table(listed, ["Path", *LABELS])
+        table = read_table(listed, ["Path", *CHEXPERT_14])
         frame = _split_paths(table["Path"], listed)
-        labels = read_labels(table, LABELS, path=listed)
+        labels = read_labels(table, CHEXPERT_14, path=listed)
         if truth.is_file() and not labels.equals(_labels_by_study(truth, frame)):
             raise DataError(f"{listed} and {truth.name} disagree; restore the original tables")
     else:
@@ -241,8 +225,8 @@ def load_test(data_root: Path, *, check_files: bool = True) -> RecordTable:
 
 def _labels_by_study(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """`groundtruth.csv` for the studies of `frame`, row by row; blank where it has none."""
-    table = read_table(path, ["Study", *LABELS])
-    labels = read_labels(table, LABELS, path=path)
+    table = read_table(path, ["Study", *CHEXPERT_14])
+    labels = read_labels(table, CHEXPERT_14, path=path)
     labels.index = pd.Index(table["Study"].str.extract(r"(patient\d+/study\d+)$", expand=False))
     return labels.reindex(frame["study_id"]).reset_index(drop=True)
 

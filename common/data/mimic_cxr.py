@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.data.labels import CHEXPERT_14
 from common.data.mimic_sections import NO_CUSTOM, SECTIONS, CustomSections, sections_of
 from common.data.records import RecordTable, assemble
 from common.data.tables import DataError, find_table, read_labels, read_table, sha256
@@ -55,22 +56,7 @@ SECTIONED = "mimic_cxr_sectioned.csv"
 USED_TEXT = "mimic_cxr_sections.csv"
 SUFFIXES = (".jpg",)
 SPLITS = ("train", "validate", "test")
-LABELS: tuple[str, ...] = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
+LABELS = tuple(sorted(CHEXPERT_14))
 VIEW_POSITIONS = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "lateral"}
 """The papers' filter. About 10,000 frontal images have a blank or odd position: view `other`."""
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from common.data import chexpert
-from common.data.chexpert import BATCHES, LABELS, five_by_200, five_by_200_pools
-from common.data.labels import COMPETITION
+from common.data.chexpert import BATCHES, five_by_200, five_by_200_pools
+from common.data.labels import CHEXPERT_14, COMPETITION
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -21,7 +21,7 @@ TRAIN: list[Row] = [
     ("train/patient21514/study2/view1_frontal", {"Lung Opacity": "-1.0"}),
     ("train/patient64540/study1/view1_lateral", {"No Finding": "1.0"}),
 ]
-VALID: list[Row] = [("valid/patient64541/study1/view1_frontal", dict.fromkeys(LABELS, "0.0"))]
+VALID: list[Row] = [("valid/patient64541/study1/view1_frontal", dict.fromkeys(CHEXPERT_14, "0.0"))]
 
 
 def write_table(path: Path, rows: Sequence[Row], prefix: str = "CheXpert-v1.0-small/") -> None:
@@ -30,7 +30,7 @@ def write_table(path: Path, rows: Sequence[Row], prefix: str = "CheXpert-v1.0-sm
     frame["Frontal/Lateral"] = view
     frame["Sex"], frame["Age"], frame["AP/PA"] = "Female", "60", "AP"
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS]
+    columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_14]
     frame.reindex(columns=columns).to_csv(path, index=False)
 
 
@@ -73,7 +73,7 @@ def test_layouts_give_the_same_ids(tmp_path: Path, folder: str, prefix: str) -> 
 def test_the_four_label_states_survive_by_name(tmp_path: Path) -> None:
     write_corpus(tmp_path)
     labels = chexpert.load(tmp_path).labels
-    assert list(labels.columns) == list(LABELS)
+    assert list(labels.columns) == list(CHEXPERT_14)
     assert labels["Edema"][0] == 1
     assert labels["Support Devices"][0] == 0
     assert labels["Lung Opacity"][2] == -1
@@ -161,7 +161,7 @@ TEST = [
 
 
 def write_test_set(root: Path, names: Sequence[str] = chexpert.TEST_TABLES) -> None:
-    rows = [(name, {**dict.fromkeys(LABELS, "0"), **values}) for name, values in TEST]
+    rows = [(name, {**dict.fromkeys(CHEXPERT_14, "0"), **values}) for name, values in TEST]
     listed = pd.DataFrame([{"Path": f"CheXpert/{name}.jpg", **values} for name, values in rows])
     root.mkdir(parents=True, exist_ok=True)
     if "test_labels.csv" in names:
@@ -169,7 +169,7 @@ def write_test_set(root: Path, names: Sequence[str] = chexpert.TEST_TABLES) -> N
     if "groundtruth.csv" in names:
         # Other row and column order than the images: joined by key or wrong.
         studies = listed.assign(Study=listed["Path"].str.rpartition("/")[0]).drop(columns="Path")
-        studies = studies.drop_duplicates()[::-1][["Study", *LABELS[::-1]]]
+        studies = studies.drop_duplicates()[::-1][["Study", *CHEXPERT_14[::-1]]]
         studies.to_csv(root / "groundtruth.csv", index=False)
     for name, _ in rows:
         touch(root / f"{name}.jpg")

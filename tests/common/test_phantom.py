@@ -16,11 +16,12 @@ import pydicom
 import pytest
 from PIL import Image
 
+from common.data.labels import CHEXPERT_14
 from common.data.phantom import VOCABULARY, faults, phrases, write_chexpert, writers
 from common.data.phantom.disk import NOTICE_FILE, SUMS
 from common.data.phantom.render import render
 from common.data.phantom.reports import NOTHING, build_vocabulary, study_text
-from common.data.phantom.world import LABELS, Study, another_view, draw_study
+from common.data.phantom.world import Study, another_view, draw_study
 
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 MUST_BE_ZERO = (
@@ -62,7 +63,7 @@ def test_another_take_moves_the_patient_and_keeps_the_findings(studies: list[Stu
 
 
 def test_prevalence_is_as_designed(studies: list[Study]) -> None:
-    share = {name: np.mean([s.truth[name] for s in studies]) for name in LABELS}
+    share = {name: np.mean([s.truth[name] for s in studies]) for name in CHEXPERT_14}
     expected = {
         "No Finding": (0.38, 0.55),
         "Cardiomegaly": (0.09, 0.17),
@@ -86,14 +87,14 @@ def test_prevalence_is_as_designed(studies: list[Study]) -> None:
 def test_truth_and_mention_differ_only_where_the_report_is_vague(studies: list[Study]) -> None:
     derived = ("No Finding", "Enlarged Cardiomediastinum", "Lung Opacity", "Pneumonia")
     for study in studies:
-        for name in LABELS:
+        for name in CHEXPERT_14:
             said = study.mentions[name]
             if name not in derived and study.truth[name]:
                 assert said in (1, -1)
             elif said == 1 and name != "No Finding":
                 assert study.truth[name]
         if study.mentions["No Finding"] == 1:
-            others = [n for n in LABELS if n not in ("No Finding", "Support Devices")]
+            others = [n for n in CHEXPERT_14 if n not in ("No Finding", "Support Devices")]
             assert not any(study.mentions[n] in (1, -1) for n in others)
 
 
@@ -214,7 +215,7 @@ def test_chexpert_layout(corpus: Path) -> None:
             assert picture.mode == "L"
             assert b"SYNTHETIC" in picture.info["comment"]
     valid = rows_of(corpus / "CheXpert-v1.0-small/valid.csv")
-    assert {row[name] for row in valid for name in LABELS} == {"0.0", "1.0"}
+    assert {row[name] for row in valid for name in CHEXPERT_14} == {"0.0", "1.0"}
     reports = rows_of(corpus / "chexpertplus" / write_chexpert.PLUS_TABLE)
     assert len(reports[0]) == 27
     assert len({row["path_to_image"] for row in reports}) == len(reports) < len(rows) + len(valid)
@@ -228,7 +229,7 @@ def test_mimic_layout(corpus: Path) -> None:
     split = rows_of(root / "mimic-cxr-2.0.0-split.csv.gz")
     labels = rows_of(root / "mimic-cxr-2.0.0-chexpert.csv.gz")
     assert [row["dicom_id"] for row in metadata] == [row["dicom_id"] for row in split]
-    assert list(labels[0])[2:] == sorted(LABELS)
+    assert list(labels[0])[2:] == sorted(CHEXPERT_14)
     for row in metadata:
         assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}", row["dicom_id"])
         study = f"files/p{row['subject_id'][:2]}/p{row['subject_id']}/s{row['study_id']}"

@@ -15,7 +15,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from common.data import chexpert, mimic_cxr, rsna
+from common.data import mimic_cxr, rsna
+from common.data.labels import CHEXPERT_14
 from common.data.tables import DataError
 from common.data.verify import main, verify
 
@@ -56,7 +57,7 @@ def write_chexpert(root: Path) -> None:
     for part, names in (("train", TRAIN), ("valid", VALID)):
         frame = pd.DataFrame({"Path": [f"{SMALL}/{name}.jpg" for name in names]})
         frame["Frontal/Lateral"] = "Frontal"
-        frame[list(chexpert.LABELS)] = "0.0"
+        frame[list(CHEXPERT_14)] = "0.0"
         for name in names:
             write_picture(root / SMALL / f"{name}.jpg")
         frame.to_csv(root / SMALL / f"{part}.csv", index=False)

@@ -7,30 +7,13 @@ realistic co-occurrence, borderline cases exist, and the report leaves things ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from common.data.labels import CHEXPERT_14
 from common.data.phantom.reports import compose
-
-LABELS: tuple[str, ...] = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
-"""In the order of CheXpert's tables."""
 
 NORMAL_SHARE = 0.30
 """Of studies, forced to have no finding but devices."""
@@ -89,7 +72,7 @@ class Finding:
     """One abnormality, or a group that the report names together.
 
     Attributes:
-        label: A name of `LABELS`, or `Foreign Object`.
+        label: A name of `CHEXPERT_14`, or `Foreign Object`.
         side: Patient's `left`, `right`, `bilateral`, or "" where sides make no sense.
         zone: `upper`, `mid`, `lower` or "".
         severity: In [0, 1].
@@ -266,7 +249,9 @@ def _draw_findings(rng: np.random.Generator, view: str, site: Site) -> tuple[Fin
     return tuple(found)
 
 
-def _draw_focal(rng: np.random.Generator, occurs, add) -> None:  # type: ignore[no-untyped-def]
+def _draw_focal(
+    rng: np.random.Generator, occurs: Callable[[float], bool], add: Callable[..., None]
+) -> None:
     """The findings that depend on no other."""
     side = str(rng.choice(["left", "right"]))
     if occurs(0.10):
@@ -324,12 +309,12 @@ def _draw_exposure(rng: np.random.Generator) -> Exposure:
 def _truth(findings: tuple[Finding, ...], body: Body, rng: np.random.Generator) -> dict[str, int]:
     """Image labels: those drawn, and those that follow from them."""
     del rng
-    truth = {label: int(any(f.label == label for f in findings)) for label in LABELS}
+    truth = {label: int(any(f.label == label for f in findings)) for label in CHEXPERT_14}
     truth["Pneumonia"] = int(any(f.kind == "pneumonia" for f in findings))
     opaque = ("Consolidation", "Edema", "Atelectasis")
     truth["Lung Opacity"] = int(any(truth[label] for label in opaque))
     enlarged = body.heart_ratio > RATIO_ENLARGED or body.mediastinum > 0.16
     truth["Enlarged Cardiomediastinum"] = int(enlarged)
-    others = [label for label in LABELS if label not in ("No Finding", "Support Devices")]
+    others = [label for label in CHEXPERT_14 if label not in ("No Finding", "Support Devices")]
     truth["No Finding"] = int(not any(truth[label] for label in others))
     return truth

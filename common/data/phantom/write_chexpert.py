@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.data.labels import CHEXPERT_14
 from common.data.phantom.disk import (
     NOTICE,
     Picture,
@@ -16,9 +17,9 @@ from common.data.phantom.disk import (
     write_sums,
     write_table,
 )
-from common.data.phantom.world import LABELS, PATIENT_BLOCK, Study, another_view, draw_study
+from common.data.phantom.world import PATIENT_BLOCK, Study, another_view, draw_study
 
-COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)
+COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_14)
 PLUS_COLUMNS = (
     *("path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id"),
     *("patient_report_date_order", "report", "section_narrative", "section_clinical_history"),
@@ -160,10 +161,10 @@ def finish_test(out: Path, pictures: Sequence[Picture], results: Mapping[str, Re
     del results
     root = out / "CheXpert"
     rows = [[f"CheXpert-v1.0/{p.image_id}.jpg", *_truth(p.study)] for p in pictures]
-    labels = write_table(root / "test_labels.csv", ["Path", *LABELS], rows)
+    labels = write_table(root / "test_labels.csv", ["Path", *CHEXPERT_14], rows)
     studies = {p.image_id.rsplit("/", 1)[0]: p.study for p in pictures}
     rows = [[f"CheXpert-v1.0/{name}", *_truth(study)] for name, study in studies.items()]
-    ground = write_table(root / "groundtruth.csv", ["Study", *LABELS], rows)
+    ground = write_table(root / "groundtruth.csv", ["Study", *CHEXPERT_14], rows)
     write_notice(root)
     write_sums(root, [labels, ground])
 
@@ -186,7 +187,7 @@ def _row(prefix: str, picture: Picture) -> list[object]:
     position = "" if lateral else study.view
     if part == "train" and not lateral and n in (31, 2031):
         position = "LL" if n == 31 else "RL"
-    labels = [state(study.mentions[name]) for name in LABELS]
+    labels = [state(study.mentions[name]) for name in CHEXPERT_14]
     if part == "valid":
         labels = _truth(study)
     view = "Lateral" if lateral else "Frontal"
@@ -194,7 +195,7 @@ def _row(prefix: str, picture: Picture) -> list[object]:
 
 
 def _truth(study: Study) -> list[str]:
-    return [state(float(study.truth[name])) for name in LABELS]
+    return [state(float(study.truth[name])) for name in CHEXPERT_14]
 
 
 def _plus(root: Path, pictures: Sequence[Picture]) -> None:

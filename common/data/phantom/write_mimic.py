@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.data.labels import CHEXPERT_14
 from common.data.phantom.disk import (
     Picture,
     Result,
@@ -18,7 +19,7 @@ from common.data.phantom.disk import (
     write_whole,
 )
 from common.data.phantom.reports import study_text
-from common.data.phantom.world import LABELS, Study, another_view, draw_study
+from common.data.phantom.world import Study, another_view, draw_study
 
 IMAGES = "mimic-cxr-jpg/2.0.0"
 REPORTS = "mimic-cxr/2.0.0"
@@ -27,7 +28,7 @@ METADATA_COLUMNS = (
     *("Rows", "Columns", "StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning"),
     *("ViewCodeSequence_CodeMeaning", "PatientOrientationCodeSequence_CodeMeaning"),
 )
-SORTED_LABELS = tuple(sorted(LABELS))
+SORTED_LABELS = tuple(sorted(CHEXPERT_14))
 STARTS = {"train": 0, "validate": 1_000_000, "test": 2_000_000}
 VIEW_CODES = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
 SPREAD = 9_999_999

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from common.data import chexpert, mimic_cxr, open_i, rsna
+from common.data import chexpert, covidx, mimic_cxr, open_i, rsna
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
 DATASETS: dict[str, ModuleType] = {
     "chexpert": chexpert,
+    "covidx": covidx,
     "mimic": mimic_cxr,
     "open_i": open_i,
     "rsna": rsna,

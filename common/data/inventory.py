@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data import chexpert, mimic_cxr, open_i, rsna
+from common.data import chexpert, covidx, mimic_cxr, open_i, rsna
 from common.data.tables import DataError, find_table, read_table
 
 
@@ -105,6 +105,26 @@ def rsna_inventory(data_root: Path) -> list[Inventory]:
     return [found]
 
 
+def covidx_inventory(data_root: Path) -> list[Inventory]:
+    """Both lists; a patient of the test list must not be in the training list."""
+    home = covidx.find_home(data_root)
+    tables = covidx.tables(home)
+    rows = {
+        part: covidx.read_list(path, part) for part, path in zip(covidx.PARTS, tables, strict=True)
+    }
+    both = pd.concat(rows.values(), ignore_index=True)
+    found = Inventory("covidx", home, tables, _unique(both))
+    for path, part in zip(tables, rows.values(), strict=True):
+        found.repeated(path, part["image_id"][part["image_id"].duplicated()])
+    for name in sorted(set(rows["train"]["patient_id"]) & set(rows["test"]["patient_id"])):
+        detail = "this patient is in the training list too"
+        found.faults.append(("patient_in_two_splits", tables[1], name, detail))
+    for part, listed in rows.items():
+        found.counts[f"{part}_images"] = len(listed)
+        found.counts[f"{part}_patients"] = listed["patient_id"].nunique()
+    return [found]
+
+
 def mimic_inventory(data_root: Path) -> list[Inventory]:
     """Metadata, split and label tables, and the number of reports where there are any."""
     home = mimic_cxr.find_home(data_root)
@@ -175,6 +195,7 @@ def _present(find: Callable[[], object]) -> bool:
 
 INVENTORIES: dict[str, Callable[[Path], list[Inventory]]] = {
     "chexpert": chexpert_inventory,
+    "covidx": covidx_inventory,
     "mimic": mimic_inventory,
     "open_i": open_i_inventory,
     "rsna": rsna_inventory,

@@ -12,31 +12,23 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
-from common.data import chexpert
 from common.data.labels import COMPETITION
 from common.data.records import EXAMPLES, Exclusions, RecordTable
+from common.data.split_rules import rule_of
 from common.data.tables import DataError
 
 log = logging.getLogger(__name__)
 
-Parts = dict[str, tuple[str, ...]]
 
-GLORIA_NUMPY_SEED = 6
-"""Set by GLoRIA's package at import; the only seed behind its 5x200 draw."""
 INCOMPLETE = ("missing_file", "zero_byte", "no_report", "empty_text")
 """Exclusions that depend on the copy at hand; a draw after them is another draw."""
-CHEXPERT_VALID = 5000
-CHEXPERT_SMALL = 50_000
-"""Pools below this give a tenth instead of `CHEXPERT_VALID`, so that small corpora can be split."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +156,6 @@ class Split:
         return split
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How a named split is made."""
-
-    dataset: str
-    build: Callable[[RecordTable], Parts]
-    text: str
-    allow_patient_overlap: bool = False
-    allow_image_overlap: bool = False
-
-
 def build(split_id: str, table: RecordTable) -> Split:
     """Apply the rule called `split_id` to `table`.
 
@@ -204,155 +185,6 @@ def build(split_id: str, table: RecordTable) -> Split:
     return split
 
 
-def rule_of(split_id: str) -> Rule:
-    """The rule called `split_id`; `chexpert5x200/seed<k>` exists for every k.
-
-    Raises:
-        DataError: If there is none; lists those there are.
-    """
-    seeded = re.fullmatch(r"chexpert5x200/seed(\d+)", split_id)
-    if seeded:
-        return _five_by_200_rule(int(seeded[1]))
-    if split_id not in SPLITS:
-        known = ", ".join([*SPLITS, "chexpert5x200/seed<k>"])
-        raise DataError(f"unknown split {split_id!r}; choose one of {known}")
-    return SPLITS[split_id]
-
-
-def _mimic_official(table: RecordTable) -> Parts:
-    """The data set's own split of its frontal images."""
-    frontal = table.frame[table.frame["view"] == "frontal"]
-    names = {"train": "train", "valid": "validate", "test": "test"}
-    return {
-        part: tuple(frontal["image_id"][frontal["source_split"] == name])
-        for part, name in names.items()
-    }
-
-
-def _rsna_gloria(table: RecordTable) -> Parts:
-    ids = sorted(table.frame["image_id"].tolist())
-    train, rest = train_test_split(ids, test_size=0.3, random_state=0)
-    test, valid = train_test_split(rest, test_size=0.5, random_state=0)
-    return {"train": tuple(train), "valid": tuple(valid), "test": tuple(test)}
-
-
-def _five_by_200_gloria(table: RecordTable) -> pd.Series:
-    state = np.random.RandomState(GLORIA_NUMPY_SEED)
-    return chexpert.five_by_200(table, seed=state)["image_id"]
-
-
-def _chexpert_pool(table: RecordTable) -> pd.DataFrame:
-    """Frontal training rows by id; the order of the table does not matter then."""
-    frame = table.frame
-    pool = frame[(frame["view"] == "frontal") & (frame["source_split"] == "train")]
-    return pool.sort_values("image_id")
-
-
-def _chexpert_test(table: RecordTable) -> tuple[str, ...]:
-    frame = table.frame
-    expert = (frame["view"] == "frontal") & (frame["source_split"] == "valid")
-    return _tuple(frame["image_id"][expert])
-
-
-def _valid_size(pool: int) -> int:
-    return CHEXPERT_VALID if pool >= CHEXPERT_SMALL else pool // 10
-
-
-def _chexpert_gloria(table: RecordTable) -> Parts:
-    pool = _chexpert_pool(table)["image_id"]
-    pool = pool[~pool.isin(_five_by_200_gloria(table))]
-    valid = pool.sample(n=_valid_size(len(pool)), random_state=0)
-    train = pool[~pool.isin(valid)]
-    return {"train": _tuple(train), "valid": _tuple(valid), "test": _chexpert_test(table)}
-
-
-def _chexpert_gloria_patient(table: RecordTable) -> Parts:
-    pool = _chexpert_pool(table)
-    held = table.frame["image_id"].isin(_five_by_200_gloria(table))
-    pool = pool[~pool["patient_id"].isin(table.frame["patient_id"][held])]
-    images = pool.groupby("patient_id").size().sample(frac=1.0, random_state=0)
-    chosen = images.index[images.cumsum() <= _valid_size(len(pool))]
-    valid = pool["patient_id"].isin(chosen)
-    return {
-        "train": _tuple(pool["image_id"][~valid]),
-        "valid": _tuple(pool["image_id"][valid]),
-        "test": _chexpert_test(table),
-    }
-
-
-def _index_label_leak(table: RecordTable, five_by_200: pd.Series) -> Parts:
-    """The index-label bug: rows are chosen by position, then dropped by the number they had before.
-
-    After the 5x200 rows are gone, position and number differ, so nearly every validation row stays
-    in training and as many other rows vanish.
-    """
-    ids = table.frame["image_id"][table.frame["source_split"] == "train"].reset_index(drop=True)
-    ids = ids[~ids.isin(five_by_200)]
-    positions = np.random.RandomState(0).choice(len(ids), _valid_size(len(ids)), replace=False)
-    valid = ids.iloc[positions]
-    train = ids.drop(positions, errors="ignore")
-    return {"train": _tuple(train), "valid": _tuple(valid), "test": _chexpert_test(table)}
-
-
-def _five_by_200_rule(seed: int) -> Rule:
-    def draw(table: RecordTable) -> Parts:
-        return {"test": _tuple(chexpert.five_by_200(table, seed=seed)["image_id"])}
-
-    return Rule("chexpert", draw, f"200 images of each of five classes, seed {seed} in each class")
-
-
-_POOL = "train frontal without chexpert5x200/gloria-v1"
-_LEAK = (
-    "reproduces the leak of GLoRIA's and MGCA's code: 5,000 valid rows by position (numpy seed 0), "
-    "dropped from train by index label; train and valid hold laterals too, as the released tables "
-    "do, and are filtered to frontal when read"
-)
-SPLITS: dict[str, Rule] = {
-    "mimic/official": Rule(
-        "mimic", _mimic_official, "the release's train, validate and test, views PA and AP"
-    ),
-    "rsna/gloria-v1": Rule(
-        "rsna",
-        _rsna_gloria,
-        "70/15/15 of the sorted ids, scikit-learn, seed 0 in both cuts; as in GLoRIA's and MGCA's "
-        "code, test is the first part of the second cut",
-    ),
-    "chexpert/gloria-v1": Rule(
-        "chexpert",
-        _chexpert_gloria,
-        f"{_POOL}; 5,000 random images (a tenth below 50,000) are valid, seed 0; test is "
-        "valid.csv frontal. Images, not patients, are disjoint, as the paper has it",
-        allow_patient_overlap=True,
-    ),
-    "chexpert/gloria-v1-patient": Rule(
-        "chexpert",
-        _chexpert_gloria_patient,
-        f"{_POOL}'s patients; random patients of up to 5,000 images (a tenth below 50,000) are "
-        "valid, seed 0; test is valid.csv frontal",
-    ),
-    "chexpert/gloria-released": Rule(
-        "chexpert",
-        lambda table: _index_label_leak(table, _five_by_200_gloria(table)),
-        f"without chexpert5x200/gloria-v1; {_LEAK}",
-        allow_patient_overlap=True,
-        allow_image_overlap=True,
-    ),
-    "chexpert/mgca-released": Rule(
-        "chexpert",
-        lambda table: _index_label_leak(table, chexpert.five_by_200(table, seed=0)["image_id"]),
-        f"without chexpert5x200/mgca-seed0; {_LEAK}",
-        allow_patient_overlap=True,
-        allow_image_overlap=True,
-    ),
-    "chexpert5x200/gloria-v1": Rule(
-        "chexpert",
-        lambda table: {"test": _tuple(_five_by_200_gloria(table))},
-        "200 images of each of five classes, one numpy state of seed 6 through the classes",
-    ),
-    "chexpert5x200/mgca-seed0": _five_by_200_rule(0),
-}
-
-
 def fraction(
     ids: Sequence[str], table: RecordTable, share: float, *, seed: int, rule: str = "nested"
 ) -> tuple[str, ...]:
@@ -375,7 +207,7 @@ def fraction(
     if rule not in ("nested", "sample"):
         raise ValueError(f"unknown rule {rule!r}; choose nested or sample")
     if rule == "sample":
-        chosen = _tuple(pd.Series(list(ids)).sample(frac=share, random_state=seed))
+        chosen = tuple(pd.Series(list(ids)).sample(frac=share, random_state=seed).tolist())
     else:
         patient = _patients(table)
         order = sorted(ids, key=lambda name: (_hash(f"{seed} {patient[name]}"), name))
@@ -471,10 +303,6 @@ def _patients(table: RecordTable) -> dict[str, str]:
     """Patient by image id."""
     ids, patients = (table.frame[name].tolist() for name in ("image_id", "patient_id"))
     return dict(zip(ids, patients, strict=True))
-
-
-def _tuple(ids: pd.Series) -> tuple[str, ...]:
-    return tuple(ids.tolist())  # iterating a column of strings is ten times slower
 
 
 def _hash(text: str) -> str:

@@ -102,6 +102,14 @@ def write_open_i(root: Path) -> None:
     seal(home)
 
 
+def write_covidx(root: Path) -> None:
+    home = root / "COVIDx"
+    for part in ("train", "test"):
+        write_picture(home / part / f"{part}.png")
+        (home / f"{part}_COVIDx9A.txt").write_text(f"{part} {part}.png normal rsna\n")
+    seal(home, "train_COVIDx9A.txt", "test_COVIDx9A.txt")
+
+
 def seal(folder: Path, *tables: str) -> None:
     (folder / "SYNTHETIC_DATA.txt").write_text("made up")
     lines = [f"{hashlib.sha256((folder / t).read_bytes()).hexdigest()}  {t}\n" for t in tables]
@@ -110,7 +118,7 @@ def seal(folder: Path, *tables: str) -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    for write in (write_chexpert, write_rsna, write_mimic, write_open_i):
+    for write in (write_chexpert, write_rsna, write_mimic, write_open_i, write_covidx):
         write(tmp_path)
     return tmp_path
 
@@ -128,6 +136,7 @@ def test_a_clean_corpus_has_no_problem(corpus: Path) -> None:
     assert report.problems == []
     assert [present.dataset for present in report.datasets] == [
         "chexpert",
+        "covidx",
         "mimic",
         "open_i",
         "rsna",

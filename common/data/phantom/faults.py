@@ -20,7 +20,13 @@ from PIL import Image
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian
 
-from common.data.phantom import write_chexpert, write_mimic, write_open_i, write_rsna
+from common.data.phantom import (
+    write_chexpert,
+    write_covidx,
+    write_mimic,
+    write_open_i,
+    write_rsna,
+)
 from common.data.phantom.disk import SUMS, dicom_bytes, is_root, write_sums, write_whole
 
 MANIFEST = "faults.json"
@@ -60,6 +66,11 @@ PLACES: Mapping[str, Place] = {
     ),
     "rsna": Place(
         write_rsna.ROOT, write_rsna.LABEL_TABLE, f"{write_rsna.ROOT}/{write_rsna.CLASS_TABLE}"
+    ),
+    "covidx": Place(
+        write_covidx.ROOT,
+        write_covidx.LISTS["train"],
+        f"{write_covidx.ROOT}/{write_covidx.LISTS['test']}",
     ),
     "open_i": Place(
         write_open_i.ROOT, "indiana_projections.csv", f"{write_open_i.ROOT}/indiana_reports.csv"
@@ -242,6 +253,8 @@ def _damage_tables(planter: _Planter) -> None:
 
 def _row_key(dataset: str, image_id: str) -> str:
     """What a table's row contains for this image and no other."""
+    if dataset == "covidx":
+        return f" {image_id.partition('/')[2]} "
     return f"{image_id}.jpg," if dataset == "chexpert" else f"{image_id},"
 
 

@@ -63,6 +63,7 @@ SITES: Mapping[str, Site] = {
     "chexpert": Site(aspect=1.0, ap=0.6, contrast=0.15, letter="L"),
     "mimic": Site(aspect=0.86, ap=0.6, gamma=0.9, contrast=0.35, letter="R"),
     "rsna": Site(aspect=1.0, ap=0.456, gamma=1.1, border=0.012, letter="L", consolidation=1.8),
+    "covidx": Site(aspect=1.0, ap=0.7, gamma=0.85, contrast=0.25, letter="L", consolidation=3.0),
     "open_i": Site(aspect=1.16, ap=0.15, gamma=0.95, contrast=0.2, letter="R"),
 }
 

@@ -15,7 +15,13 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from common.data.phantom import write_chexpert, write_mimic, write_open_i, write_rsna
+from common.data.phantom import (
+    write_chexpert,
+    write_covidx,
+    write_mimic,
+    write_open_i,
+    write_rsna,
+)
 from common.data.phantom.disk import Picture, Result, encode, write_notice, write_whole
 from common.data.phantom.render import render
 from common.data.phantom.world import another_view, draw_study
@@ -26,7 +32,7 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "bench": (8000, 2000),
 }
 """Training and held-out studies."""
-DATASETS = ("chexpert", "mimic", "rsna", "open_i")
+DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx")
 PIXELS = 256
 CHUNK = 24
 SEED_STEP = 1000
@@ -52,6 +58,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "mimic": Layout(2, write_mimic.plan, write_mimic.finish),
     "rsna": Layout(3, write_rsna.plan, write_rsna.finish),
     "open_i": Layout(4, write_open_i.plan, write_open_i.finish),
+    "covidx": Layout(8, write_covidx.plan, write_covidx.finish),
     "chexpert-full": Layout(5, write_chexpert.plan_full, write_chexpert.finish_full),
     "chexpert-aimi": Layout(6, write_chexpert.plan_aimi, write_chexpert.finish_aimi),
     "chexpert-test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),

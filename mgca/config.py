@@ -164,6 +164,10 @@ class DataConfig:
     """Validate on MIMIC's validate part, or on validate and test together."""
     min_words: int = cite(3, paper="Sec. 4.1", code=DATA_CODE)
     """Shorter reports are left out."""
+    hand_picked_sections: Literal["drop", "keep"] = cite(
+        "drop", code="the table of sections lacks them", note="54 studies"
+    )
+    """Studies whose text MIMIC's maintainers picked by hand, see `common.data.mimic_sections`."""
     pretrain_fraction: float = cite(1.0, paper="Sec. 4.1", ledger="D54")
     """Share of the training pairs."""
     shuffle_pairs: bool = cite(False, note="control: no learning possible")

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from common.data import load, load_tables, splits
 from common.data.chexpert import join_reports, load_reports
+from common.data.mimic_sections import MAINTAINERS
 from common.data.prepare import DecodedImages, Images, open_prepared
 from common.data.records import RecordTable
 from common.data.tables import DataError
@@ -111,6 +112,9 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
     images: Images = prepared or DecodedImages(table, size)
     split = splits.build(SPLITS[name], load_tables(name, root))
     captions = dict(zip(table.frame["image_id"], captions_of(table, cfg), strict=True))
+    if name == "mimic" and cfg.data.hand_picked_sections == "drop":
+        by_hand = {*MAINTAINERS.names, *MAINTAINERS.offsets}
+        table = table.where(~table.frame["study_id"].isin(by_hand), "sections_picked_by_hand")
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")
     usable = frontal.where([bool(captions[i]) for i in frontal.frame["image_id"]], "empty_text")
     known = set(usable.frame["image_id"])

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from common.data.labels import CHEXPERT_14
-from common.data.mimic_sections import NO_CUSTOM, SECTIONS, CustomSections, sections_of
+from common.data.mimic_sections import MAINTAINERS, SECTIONS, CustomSections, sections_of
 from common.data.records import RecordTable, assemble
 from common.data.tables import DataError, find_table, read_labels, read_table, sha256
 
@@ -82,7 +82,7 @@ def load(
     labeler: str = "chexpert",
     *,
     with_reports: bool = True,
-    custom: CustomSections = NO_CUSTOM,
+    custom: CustomSections = MAINTAINERS,
     check_files: bool = True,
 ) -> RecordTable:
     """All images with labels and report sections.
@@ -175,7 +175,7 @@ def read_label_table(path: Path) -> pd.DataFrame:
     return labels
 
 
-def read_reports(data_root: Path, *, custom: CustomSections = NO_CUSTOM) -> pd.DataFrame:
+def read_reports(data_root: Path, *, custom: CustomSections = MAINTAINERS) -> pd.DataFrame:
     """Sections by study id, from the first source found below `REPORT_ROOTS`.
 
     In each root, in this order: the reports zip (read without unpacking), the text files, the

@@ -11,9 +11,9 @@ What is odd, and kept, because published numbers rest on it:
   findings section.
 * The misspelling `ndication` counts as impression.
 
-54 studies are treated by hand there: 23 take a section of another name, 31 take character offsets.
-Their ids are part of the maintainers' repository and are not repeated here; `read_custom` reads
-them from a file, and without one these studies are parsed like all others.
+54 studies are treated by hand there (`MAINTAINERS`): 23 take a section of another name, 31 take
+character offsets, 8 of these empty. The maintainers write them to `mimic_cxr_sections.csv` alone,
+so code that reads `mimic_cxr_sectioned.csv` loses them.
 """
 
 from __future__ import annotations
@@ -136,9 +136,6 @@ class CustomSections:
     offsets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-NO_CUSTOM = CustomSections()
-
-
 def read_custom(path: Path) -> CustomSections:
     """`{"names": {"5...": "history"}, "offsets": {"5...": [10, 200]}}` from a JSON file.
 
@@ -155,6 +152,10 @@ def read_custom(path: Path) -> CustomSections:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: expected {{"names": {{}}, "offsets": {{}}}} ({error})') from error
     return CustomSections(names, offsets)
+
+
+MAINTAINERS = read_custom(Path(__file__).with_name("mimic_custom_sections.json"))
+"""The 54 studies that the maintainers treat by hand."""
 
 
 def split_report(text: str) -> list[Section]:
@@ -193,7 +194,7 @@ def normalise(header: str) -> str:
 
 
 def sections_of(
-    text: str, study_id: str = "", *, custom: CustomSections = NO_CUSTOM
+    text: str, study_id: str = "", *, custom: CustomSections = MAINTAINERS
 ) -> dict[str, str]:
     """The sections `SECTIONS` of a report, "" where absent; of several the last.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import HERE
-from benchmarks.protocols.linear_probe import ProbeConfig
+from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
 from gloria import config as gloria
@@ -30,12 +30,12 @@ CARDS = {
     "gloria": Card(
         gloria.PRESETS,
         gloria.DECISIONS,
-        {"zero_shot": ZeroShotConfig(), "linear/gloria": ProbeConfig()},
+        {"zero_shot": ZeroShotConfig(), "linear/gloria": GloriaProbeConfig()},
     ),
     "mgca": Card(
         mgca.PRESETS,
         {**mgca.DECISIONS, **{k: f"{what}: not built yet." for k, what in mgca.OPEN.items()}},
-        {},
+        {"linear/mgca": MgcaProbeConfig()},
     ),
 }
 

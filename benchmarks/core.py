@@ -23,22 +23,33 @@ class Model:
         paper: Package that builds and pre-trains it.
         flags: Flags of the paper's `pretrain.py`, after the preset.
         pretrained: False for an initialisation baseline, which is only built.
+        variant: Of the paper's presets, behind their name: `resnet50` for `paper-resnet50`.
     """
 
     id: str
     paper: str
     flags: tuple[str, ...] = ()
     pretrained: bool = True
+    variant: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method of a table; either runnable, or published only with the reason."""
+    """A method of a table; either runnable, or published only with the reason.
+
+    Attributes:
+        name: As rendered.
+        model: What is run.
+        published_as: Name in the published CSV, where it differs.
+        why_not_run: Reason, for a row without a model.
+        ours: The paper's table has no such row.
+    """
 
     name: str
     model: Model | None = None
     published_as: str | None = None
     why_not_run: str | None = None
+    ours: bool = False
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.why_not_run is None):

@@ -25,6 +25,7 @@ class Downstream:
     """One task's data, read once.
 
     Attributes:
+        name: The task's, of `benchmarks.tasks`.
         task: What is classified.
         table: Every record of the data set that is there.
         split: Image ids by part.
@@ -32,7 +33,7 @@ class Downstream:
     """
 
     def __init__(self, name: str, data_root: Path, *, size: int) -> None:
-        self.task = TASKS[name]
+        self.name, self.task = name, TASKS[name]
         dataset = self.task.dataset
         self.split = splits.build(self.task.split, load_tables(dataset, data_root))
         prepared = open_prepared(data_root, dataset, size)

@@ -34,7 +34,7 @@ from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
 FRACTIONS = (0.01, 0.1, 1.0)
 DATASETS_OF = {
-    "linear": ("chexpert", "rsna"),
+    "linear": ("chexpert", "rsna", "covidx"),
     "zero_shot": ("chexpert", "rsna", "chexpert5x200"),
     "retrieval": ("chexpert5x200",),
 }
@@ -50,7 +50,7 @@ class Args:
     """Kind of evaluation."""
     model: str
     """Id of benchmarks/models.py."""
-    dataset: Literal["chexpert", "rsna", "chexpert5x200"]
+    dataset: Literal["chexpert", "rsna", "covidx", "chexpert5x200"]
     """Test set."""
     corpus: Literal["phantom", "real"] = "phantom"
     """What lies below the data root."""
@@ -62,7 +62,9 @@ class Args:
     """Where the results go."""
     seed: int = 0
     """Of pre-training, of the label fraction and of the classifier."""
-    probe: Literal["linear/cached-features", "linear/gloria"] = "linear/cached-features"
+    probe: Literal["linear/cached-features", "linear/gloria", "linear/mgca"] = (
+        "linear/cached-features"
+    )
     """Protocol of `linear`."""
     fraction_rule: Literal["nested", "sample"] = "nested"
     """How 1 % and 10 % are drawn (ledger G46)."""
@@ -106,6 +108,12 @@ def linear(args: Args, model: Predictor) -> Outcome:
         scores = classify(probe.of(test))
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, data.targets(test), scores, share)
+        notes = [str(w.message) for w in caught]
+        out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
+        if data.task.exclusive:
+            hits = scores.argmax(axis=1) == data.classes(test)
+            out.cells.append(Cell(args.dataset, "accuracy", float(hits.mean()), len(test), share))
+            continue
         cuts = zero_shot.cuts_on(data.targets(valid), classify(probe.of(valid)), "youden")
         if five:
             rates = zero_shot.single_label_rates(
@@ -115,8 +123,7 @@ def linear(args: Args, model: Predictor) -> Outcome:
         else:
             rates = binary_rates(data.targets(test)[:, 0], scores[:, 0] >= cuts[0])
             out.cells += _rates(args.dataset, rates, len(test), share)
-        notes = [str(w.message) for w in caught]
-        out.details[f"{share:g}"] = {"images": len(chosen), "thresholds": cuts, "warnings": notes}
+        out.details[f"{share:g}"]["thresholds"] = cuts
     return out
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.core import Model
 from common import config
 from gloria.config import PRESETS as GLORIA_PRESETS
+from mgca.config import PRESETS as MGCA_PRESETS
 
 ONLY_GLOBAL = ("--loss.local-weight", "0", "--model.similarity.use", "global")
 ONLY_LOCAL = ("--loss.global-weight", "0", "--model.similarity.use", "local")
+ON_MIMIC = ("--data.dataset", "mimic", "--data.split", "mimic/official")
+UNTRAINED = ("--model.image.weights", "none")
+FROM_IMAGENET = ("--model.image.weights", "imagenet")
 
 GLORIA = Model("gloria", "gloria")
+GLORIA_MIMIC = Model("gloria-mimic", "gloria", ON_MIMIC)
 GLOBAL_ONLY = Model("gloria-global-only", "gloria", ONLY_GLOBAL)
 LOCAL_ONLY = Model("gloria-local-only", "gloria", ONLY_LOCAL)
 CONVIRT = Model(
@@ -24,18 +30,45 @@ CONVIRT = Model(
     ),
 )
 SHUFFLED = Model("gloria-shuffled", "gloria", ("--data.shuffle-pairs",))
-RANDOM = Model("random", "gloria", ("--model.image.weights", "none"), pretrained=False)
-IMAGENET = Model("imagenet", "gloria", ("--model.image.weights", "imagenet"), pretrained=False)
-MODELS = {m.id: m for m in (GLORIA, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET)}
+RANDOM = Model("random", "gloria", UNTRAINED, pretrained=False)
+IMAGENET = Model("imagenet", "gloria", FROM_IMAGENET, pretrained=False)
 
-PRESETS = {"gloria": GLORIA_PRESETS}
+ONLY_ITA = ("--loss.cta-weight", "0", "--loss.cpa-weight", "0")
+MGCA_VIT = Model("mgca-vit", "mgca")
+MGCA_RESNET = Model("mgca-resnet50", "mgca", variant="resnet50")
+# ledger D51: the released baseline is MGCA's instance contrast at temperature 0.07
+CONVIRT_MGCA = Model(
+    "convirt-mgca", "mgca", (*ONLY_ITA, "--loss.tau-ita", "0.07"), variant="resnet50"
+)
+RANDOM_VIT = Model("random-mgca-vit", "mgca", UNTRAINED, pretrained=False)
+RANDOM_RESNET = Model(
+    "random-mgca-resnet50", "mgca", UNTRAINED, pretrained=False, variant="resnet50"
+)
+IMAGENET_RESNET = Model(
+    "imagenet-mgca-resnet50", "mgca", FROM_IMAGENET, pretrained=False, variant="resnet50"
+)
+
+MODELS = {
+    m.id: m
+    for m in (
+        *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
+        *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
+    )
+}
+
+PRESETS: dict[str, Mapping[str, Any]] = {"gloria": GLORIA_PRESETS, "mgca": MGCA_PRESETS}
 """Every paper's presets."""
 
 PRESET = {"phantom": "phantom", "real": "paper"}
 """Preset of every paper's package that a corpus is run with."""
 
 
+def preset_of(model: Model, corpus: str) -> str:
+    """Name of the preset that `model` is made with on `corpus`."""
+    return "-".join(filter(None, (PRESET[corpus], model.variant)))
+
+
 def settings(model: Model, corpus: str, seed: int) -> Any:
     """The paper's configuration of `model` on `corpus`."""
-    words = [PRESET[corpus], *model.flags, "--seed", str(seed)]
+    words = [preset_of(model, corpus), *model.flags, "--seed", str(seed)]
     return config.parse(PRESETS[model.paper], words)

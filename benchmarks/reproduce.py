@@ -18,6 +18,7 @@ from typing import Literal
 import tyro
 
 from benchmarks.core import HERE, Evaluation, Table, evaluations, result_path
+from benchmarks.models import settings
 from benchmarks.render import render
 from benchmarks.tables import TABLES
 from benchmarks.tasks import TASKS
@@ -44,10 +45,10 @@ class Args:
     """Jobs at once."""
     threads: int = 1
     """Threads of each job; another number gives slightly other weights."""
-    probe: Literal["auto", "linear/cached-features", "linear/gloria"] = "auto"
+    probe: Literal["auto", "linear/cached-features", "linear/gloria", "linear/mgca"] = "auto"
     """Protocol of linear classification.
 
-    auto: cached features on phantom, the paper's on real data.
+    auto: cached features on phantom, the model's paper's on real data.
     """
     executor: str = "local"
     """Snakemake executor, for instance slurm."""
@@ -77,7 +78,8 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
         SystemExit: If any is.
     """
     problems = []
-    for name in sorted({"chexpert", *(TASKS[job.dataset].dataset for job in jobs)}):
+    trained = {settings(j.model, "real", 0).data.dataset for j in jobs if j.model.pretrained}
+    for name in sorted(trained | {TASKS[job.dataset].dataset for job in jobs}):
         try:
             DATASETS[name].load(data_root, check_files=False)
         except DataError as error:
@@ -88,7 +90,7 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
 
 def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
     """Run the job graph up to `targets`; returns the exit status."""
-    probe = {"phantom": "linear/cached-features", "real": "linear/gloria"}[args.corpus]
+    probe = "linear/cached-features" if args.corpus == "phantom" else "linear/{paper}"
     settings = {
         "corpus": args.corpus,
         **folders,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.data import covidx
 from common.data.labels import COMPETITION
 
 
@@ -16,22 +17,19 @@ class Task:
         split: Split id.
         labels: Columns that are classified.
         policy: What uncertain labels become.
-        lr: Learning rate of the linear classifier (GLoRIA released configs, ledger G55).
-        clip_norm: Its gradient clipping (released configs, ledger G65).
+        exclusive: Each image has exactly one of the labels.
     """
 
     dataset: str
     split: str
     labels: tuple[str, ...]
     policy: str
-    lr: float
-    clip_norm: float | None
+    exclusive: bool = False
 
 
 TASKS = {
-    "chexpert": Task("chexpert", "chexpert/gloria-v1", COMPETITION, "chexpert_mixed", 1e-4, 0.25),
-    "rsna": Task("rsna", "rsna/gloria-v1", ("Pneumonia",), "u_zeros", 5e-4, None),
-    "chexpert5x200": Task(
-        "chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros", 1e-4, 0.25
-    ),
+    "chexpert": Task("chexpert", "chexpert/gloria-v1", COMPETITION, "chexpert_mixed"),
+    "rsna": Task("rsna", "rsna/gloria-v1", ("Pneumonia",), "u_zeros"),
+    "covidx": Task("covidx", "covidx/mgca-v1", covidx.CLASSES, "u_zeros", exclusive=True),
+    "chexpert5x200": Task("chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros"),
 }

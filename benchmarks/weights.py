@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from benchmarks.core import Model
-from benchmarks.models import IMAGENET, settings
+from benchmarks.models import settings
 from common import config
 from common.checkpoint import CheckpointError
 from common.interface import Predictor
 from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.model import GLoRIA
+from mgca.checkpoint import fresh_model as fresh_mgca
+from mgca.model import MGCA
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Paper:
     load: Callable[..., Any]
 
 
-PAPERS = {"gloria": Paper(fresh_gloria, GLoRIA.from_pretrained)}
+PAPERS = {
+    "gloria": Paper(fresh_gloria, GLoRIA.from_pretrained),
+    "mgca": Paper(fresh_mgca, MGCA.from_pretrained),
+}
 
 
 class NotRunnable(Exception):
@@ -60,8 +65,8 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     if model.pretrained:
         check_run(run, config.to_dict(cfg), seed)
         return paper.load(str(run / "best"), strict=True).eval()
-    if model is IMAGENET and cfg.model.image.channels:
-        raise NotRunnable("no ImageNet weights exist for the phantom preset's small ResNet")
+    if corpus == "phantom" and cfg.model.image.weights == "imagenet":
+        raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
     text = replace(cfg.model.text, encoder=None)  # only the image encoder is evaluated
     try:
         fresh = paper.fresh(replace(cfg, model=replace(cfg.model, text=text)))

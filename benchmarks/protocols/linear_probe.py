@@ -1,8 +1,9 @@
-"""Linear classification on frozen image features (GLoRIA Sec. 4.4, Tables 2 and 3).
+"""Linear classification on frozen image features (GLoRIA Sec. 4.4, MGCA Sec. 4.2).
 
-`linear/gloria` trains the layer as the authors' code does: random crops, Adam, early stopping.
+`linear/gloria` and `linear/mgca` train the layer as the authors' code does: random crops, Adam or
+AdamW, early stopping.
 `linear/cached-features` extracts centre-crop features once and fits an L2-penalised logistic
-regression, its strength chosen on the validation part: minutes become seconds. In both the
+regression, its strength chosen on the validation part: minutes become seconds. In all the
 encoder's batch normalisation is in evaluation mode (ledger G59) and the best validation weights are
 tested (G57).
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,8 +21,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, pooled_features
@@ -35,18 +38,49 @@ PENALTIES = tuple(10.0**k for k in range(-4, 3))
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
-    """Recipe of `linear/gloria`; the learning rate is the task's."""
+class GloriaProbeConfig:
+    """Recipe of `linear/gloria`."""
 
+    optimizer: Literal["adam", "adamw"] = cite("adam", code="optimiser builder", ledger="G55")
+    lr_chexpert: float = cite(1e-4, code="classification config", ledger="G55")
+    lr_rsna: float = cite(5e-4, code="classification config", ledger="G55")
+    lr_covidx: float = cite(5e-4, note="not in the paper; RSNA's")
     betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
     weight_decay: float = cite(1e-6, code="classification config", ledger="G55")
+    clip_norm_chexpert: float | None = cite(0.25, code="classification config", ledger="G65")
     batch_size: int = cite(64, code="classification config", ledger="G55")
     epochs: int = cite(50, code="classification config", ledger="G55")
     patience: int = cite(10, code="classification config")
+    augment_chexpert: Literal["crop", "moco"] = cite("crop", code="pre-training transforms")
 
 
-def fit_cached(train: Array, targets: Array, valid: Array, valid_targets: Array) -> Classifier:
-    """One logistic regression a label; the strength with the best validation AUROC over all labels.
+@dataclass(frozen=True)
+class MgcaProbeConfig:
+    """Recipe of `linear/mgca`."""
+
+    optimizer: Literal["adam", "adamw"] = cite("adamw", paper="Sec. 4.2", code="fine-tuning module")
+    lr_chexpert: float = cite(5e-4, paper="Sec. 4.2", code="fine-tuning command line")
+    lr_rsna: float = cite(5e-4, paper="Sec. 4.2", code="fine-tuning command line")
+    lr_covidx: float = cite(5e-4, paper="Sec. 4.2", code="fine-tuning command line")
+    betas: tuple[float, float] = cite((0.9, 0.999), code="fine-tuning module")
+    weight_decay: float = cite(1e-6, paper="Sec. 4.2", code="fine-tuning command line")
+    clip_norm_chexpert: float | None = cite(None, code="fine-tuning module")
+    batch_size: int = cite(48, paper="Sec. 4.2", code="fine-tuning command line")
+    epochs: int = cite(50, code="fine-tuning command line")
+    patience: int = cite(10, code="fine-tuning module")
+    augment_chexpert: Literal["crop", "moco"] = cite(
+        "moco", note="unsaid in the paper", code="fine-tuning data module", ledger="D33"
+    )
+    """`moco`: brightness and contrast jitter, blur and flips beside the crop."""
+
+
+ProbeConfig = GloriaProbeConfig | MgcaProbeConfig
+
+
+def fit_cached(
+    train: Array, targets: Array, valid: Array, valid_targets: Array, *, exclusive: bool = False
+) -> Classifier:
+    """Logistic regression, one a label or one of all; the strength with the best validation AUROC.
 
     A label with one class only among the training images scores 0 everywhere.
 
@@ -55,6 +89,7 @@ def fit_cached(train: Array, targets: Array, valid: Array, valid_targets: Array)
         targets: (n, L) in {0, 1}.
         valid: (m, C).
         valid_targets: (m, L).
+        exclusive: Each image has exactly one label: multinomial instead of one-vs-rest.
 
     Returns:
         A function from features (k, C) to scores (k, L).
@@ -62,6 +97,8 @@ def fit_cached(train: Array, targets: Array, valid: Array, valid_targets: Array)
     judged = [k for k, column in enumerate(valid_targets.T) if len(np.unique(column)) == 2]
 
     def fitted(strength: float) -> Classifier:
+        if exclusive:
+            return _multinomial(train, targets, strength)
         models = [_logistic(train, column, strength) for column in targets.T]
         return lambda features: np.stack([model(features) for model in models], axis=1)
 
@@ -76,6 +113,20 @@ def _logistic(features: Array, target: Array, strength: float) -> Classifier:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     model.fit(features, target)
     return model.decision_function
+
+
+def _multinomial(features: Array, targets: Array, strength: float) -> Classifier:
+    """Log-probabilities (k, L); a class without training image has the lowest score of all."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+    model.fit(features, targets.argmax(axis=1))
+
+    def scores(rows: Array) -> Array:
+        found = np.log(np.clip(model.predict_proba(rows), 1e-30, 1))
+        table = np.full((len(rows), targets.shape[1]), found.min() - 1, np.float32)
+        table[:, model.classes_] = found
+        return table
+
+    return scores
 
 
 class CachedProbe:
@@ -95,13 +146,16 @@ class CachedProbe:
         self, data: Downstream, train: Sequence[str], valid: Sequence[str], seed: int
     ) -> Classifier:
         """Fit on `train`; the classifier takes features."""
-        return fit_cached(self.of(train), data.targets(train), self.of(valid), data.targets(valid))
+        return fit_cached(
+            *(self.of(train), data.targets(train), self.of(valid), data.targets(valid)),
+            exclusive=data.task.exclusive,
+        )
 
 
 class PaperProbe(CachedProbe):
-    """`linear/gloria`: the authors' recipe, a pass through the encoder every epoch."""
+    """The authors' recipe, a pass through the encoder every epoch."""
 
-    protocol = "linear/gloria"
+    config: ProbeConfig
 
     def __init__(self, model: Predictor, data: Downstream, ids: Sequence[str]) -> None:
         super().__init__(
@@ -113,30 +167,32 @@ class PaperProbe(CachedProbe):
         self, data: Downstream, train: Sequence[str], valid: Sequence[str], seed: int
     ) -> Classifier:
         """Train one linear layer; early stopping and best weights by validation loss."""
-        cfg, generator = ProbeConfig(), np.random.default_rng(seed)
+        cfg, generator = self.config, np.random.default_rng(seed)
+        name = "chexpert" if data.task.dataset == "chexpert" else data.name
+        clip = cfg.clip_norm_chexpert if name == "chexpert" else None
+        augment = moco if name == "chexpert" and cfg.augment_chexpert == "moco" else _as_is
+        loss_of = _cross_entropy if data.task.exclusive else F.binary_cross_entropy_with_logits
         targets = torch.tensor(data.targets(train))
         valid_x, valid_y = torch.tensor(self.of(valid)), torch.tensor(data.targets(valid))
         torch.manual_seed(seed)
         layer = nn.Linear(valid_x.shape[1], targets.shape[1])
-        optimizer = torch.optim.Adam(
-            layer.parameters(), lr=data.task.lr, betas=cfg.betas, weight_decay=cfg.weight_decay
-        )
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer]
+        lr = getattr(cfg, f"lr_{name}")
+        optimizer = kind(layer.parameters(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay)
         best, best_layer, waited = float("inf"), layer, 0
-        for _ in tqdm(range(cfg.epochs), desc=f"linear/gloria, {len(train)} images", unit="epoch"):
+        for _ in tqdm(range(cfg.epochs), desc=f"{self.protocol}, {len(train)}", unit="epoch"):
             for rows in _shuffled(len(train), cfg.batch_size, generator):
                 crops = data.images.read([train[i] for i in rows])
                 with torch.no_grad():
-                    feat = self.model.image_features(
-                        self.model.normalise(crops, generator=generator)
-                    )
-                logits = layer(feat.pooled.float().cpu())
-                F.binary_cross_entropy_with_logits(logits, targets[rows]).backward()
-                if data.task.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(layer.parameters(), data.task.clip_norm)
+                    images = augment(self.model.normalise(crops, generator=generator))
+                    feat = self.model.image_features(images)
+                loss_of(layer(feat.pooled.float().cpu()), targets[rows]).backward()
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(layer.parameters(), clip)
                 optimizer.step()
                 optimizer.zero_grad()
             with torch.no_grad():
-                loss = float(F.binary_cross_entropy_with_logits(layer(valid_x), valid_y))
+                loss = float(loss_of(layer(valid_x), valid_y))
             best, best_layer, waited = (
                 (loss, copy.deepcopy(layer), 0) if loss < best else (best, best_layer, waited + 1)
             )
@@ -146,6 +202,40 @@ class PaperProbe(CachedProbe):
         return lambda features: final(torch.tensor(features)).numpy()
 
 
+class GloriaProbe(PaperProbe):
+    """GLoRIA's released recipe."""
+
+    protocol = "linear/gloria"
+    config = GloriaProbeConfig()
+
+
+class MgcaProbe(PaperProbe):
+    """MGCA's recipe."""
+
+    protocol = "linear/mgca"
+    config = MgcaProbeConfig()
+
+
+def moco(images: Tensor) -> Tensor:
+    """MoCo's augmentation of grey images (B, 1, H, W) in [-1, 1], each drawn on its own.
+
+    Jitter of brightness and contrast by 0.4 with probability 0.8, blur of deviation 0.1 to 2 and
+    flips with 0.5; jitter of saturation and hue, and greying, change nothing on grey.
+    """
+    jitter = v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4)], p=0.8)
+    blur = v2.RandomApply([v2.GaussianBlur(kernel_size=13, sigma=(0.1, 2.0))], p=0.5)
+    steps = v2.Compose([jitter, blur, v2.RandomHorizontalFlip(0.5)])
+    return torch.stack([steps((image + 1) / 2) for image in images]) * 2 - 1
+
+
+def _as_is(images: Tensor) -> Tensor:
+    return images
+
+
+def _cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
+    return F.cross_entropy(logits, one_hot.argmax(dim=1))
+
+
 def _shuffled(n: int, batch_size: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
     """Shuffled batches; an incomplete last one is dropped, as in released loaders, unless alone."""
     order = generator.permutation(n)
@@ -153,4 +243,4 @@ def _shuffled(n: int, batch_size: int, generator: np.random.Generator) -> list[N
     return whole or [order]
 
 
-PROBES = {probe.protocol: probe for probe in (CachedProbe, PaperProbe)}
+PROBES = {probe.protocol: probe for probe in (CachedProbe, GloriaProbe, MgcaProbe)}

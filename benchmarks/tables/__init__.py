@@ -1,7 +1,14 @@
 """One declaration a table."""
 
 from benchmarks.core import Table
-from benchmarks.tables import gloria_controls, gloria_table1, gloria_table2, gloria_table3
+from benchmarks.tables import (
+    gloria_controls,
+    gloria_table1,
+    gloria_table2,
+    gloria_table3,
+    mgca_table1,
+    mgca_table6,
+)
 
 TABLES: dict[str, Table] = {
     table.id: table
@@ -10,5 +17,7 @@ TABLES: dict[str, Table] = {
         gloria_table2.TABLE,
         gloria_table3.TABLE,
         gloria_controls.TABLE,
+        mgca_table1.TABLE,
+        mgca_table6.TABLE,
     )
 }

@@ -11,7 +11,13 @@ import torch
 from benchmarks.core import Model
 from benchmarks.downstream import Downstream
 from benchmarks.models import IMAGENET, MODELS, RANDOM, settings
-from benchmarks.protocols.linear_probe import CachedProbe, PaperProbe, fit_cached
+from benchmarks.protocols.linear_probe import (
+    CachedProbe,
+    GloriaProbe,
+    MgcaProbe,
+    fit_cached,
+    moco,
+)
 from benchmarks.protocols.retrieval import without_self
 from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
 from benchmarks.weights import NotRunnable, ready
@@ -102,8 +108,26 @@ def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_exclusive_labels_get_one_classifier_and_unseen_classes_the_lowest_score() -> None:
+    features, targets = blobs(200, 0)
+    one_hot = np.eye(3, dtype=np.float32)[targets[:, 0].astype(int)]
+    classify = fit_cached(features, one_hot, features, one_hot, exclusive=True)
+    scores = classify(features)
+    assert (scores.argmax(axis=1) == targets[:, 0]).mean() > 0.95
+    assert (scores.argmin(axis=1) == 2).all()
+
+
+def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 16, 16) * 2 - 1
+    out = moco(image.expand(8, -1, -1, -1))
+    assert out.shape == (8, 1, 16, 16)
+    assert out.abs().max() <= 1 + 1e-6
+    assert len({tuple(x.flatten().tolist()) for x in out}) > 4
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("probe", [CachedProbe, PaperProbe])
+@pytest.mark.parametrize("probe", [CachedProbe, GloriaProbe, MgcaProbe])
 def test_probes_run_on_images(rsna: Path, probe: type[CachedProbe]) -> None:
     model = ready(RANDOM, "phantom", 0, rsna)
     data = Downstream("rsna", rsna, size=model.size)

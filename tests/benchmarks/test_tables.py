@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import cards, render
-from benchmarks.core import Row, Table, evaluations, published_values, result_path
+from benchmarks.core import PUBLISHED, Row, Table, evaluations, published_values, result_path
 from benchmarks.reproduce import check_data, chosen
 from benchmarks.tables import TABLES
 
@@ -44,7 +45,14 @@ def write(results: Path, seed: int, content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("table", [t for t in TABLES.values() if t.published], ids=lambda t: t.id)
 def test_every_declared_cell_is_published(table: Table) -> None:
-    assert set(published_values(table)) == {(r.name, c) for r in table.rows for c in table.columns}
+    """Or blank in print; rows of our own have none."""
+    assert table.published
+    with (PUBLISHED / table.published).open(newline="") as file:
+        blank = {(c["method"], c["dataset"]) for c in csv.DictReader(file) if not c["value"]}
+    expected = {(r.name, c) for r in table.rows for c in table.columns if not r.ours}
+    missing = expected - set(published_values(table))
+    assert set(published_values(table)) <= expected
+    assert {(name, column.dataset) for name, column in missing} <= blank
 
 
 def test_published_numbers_of_table_2() -> None:
@@ -117,7 +125,7 @@ def test_committed_results_are_clean_and_complete() -> None:
 
 def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert [t.id for t in chosen("gloria-table1")] == ["gloria-table1"]
-    assert [t.id for t in chosen("gloria")] == list(TABLES)
+    assert [t.id for t in chosen("gloria")] == [name for name in TABLES if "gloria" in name]
     with pytest.raises(SystemExit, match="gloria-table2"):
         chosen("gloria-table9")
 

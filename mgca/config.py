@@ -59,6 +59,8 @@ class TextConfig:
     """Width of the transformer."""
     heads: int = cite(12, code=TEXT_CODE)
     """Attention heads."""
+    dropout: float = cite(0.1, code=TEXT_CODE)
+    """Of hidden states and attention."""
     positions: Literal["true", "zero"] = cite(
         "true", note="bug", code=TEXT_CODE, released="zero", ledger="D19"
     )
@@ -228,7 +230,8 @@ PHANTOM = replace(
             size=104,
             crop=96,
         ),
-        text=replace(PAPER.model.text, encoder=None, layers=2, width=128, heads=4),
+        # from random weights dropout drowns what little [CLS] sees of the words at first
+        text=replace(PAPER.model.text, encoder=None, layers=2, width=128, heads=4, dropout=0.0),
         embedding_dim=128,
         head_width=256,
         prototypes=50,

@@ -190,6 +190,8 @@ class TextEncoder(nn.Module):
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
                 intermediate_size=4 * config.width,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
             ),
             add_pooling_layer=False,
         )

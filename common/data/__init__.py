@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from common.data import chexpert, covidx, mimic_cxr, open_i, rsna
+from common.data import chexpert, covidx, mimic_cxr, open_i, rsna, siim
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -18,6 +18,7 @@ DATASETS: dict[str, ModuleType] = {
     "mimic": mimic_cxr,
     "open_i": open_i,
     "rsna": rsna,
+    "siim": siim,
 }
 """Registry id to loader module."""
 

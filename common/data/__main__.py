@@ -18,7 +18,7 @@ from common.data.records import RecordTable
 from common.data.tables import DataError
 from common.data.verify import verify
 
-CLEAN = ("chexpert", "covidx", "mimic", "open_i", "rsna")
+CLEAN = ("chexpert", "covidx", "mimic", "open_i", "rsna", "siim")
 
 
 @dataclass(frozen=True)

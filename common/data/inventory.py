@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data import chexpert, covidx, mimic_cxr, open_i, rsna
+from common.data import chexpert, covidx, mimic_cxr, open_i, rsna, siim
 from common.data.tables import DataError, find_table, read_table
 
 
@@ -102,6 +102,27 @@ def rsna_inventory(data_root: Path) -> list[Inventory]:
         paths = rsna.TEST_IMAGES + "/" + test + ".dcm"
         found.listed = pd.concat([listed, pd.DataFrame({"image_id": test, "path": paths})])
         found.counts["test_images"] = len(test)
+    return [found]
+
+
+def siim_inventory(data_root: Path) -> list[Inventory]:
+    """Labelled images with the number of their annotations; others have no known label."""
+    home = siim.find_home(data_root)
+    table = siim.table_of(home)
+    rows = siim.read_rows(table)
+    ids = rows["ImageId"].drop_duplicates().reset_index(drop=True)
+    listed = pd.DataFrame({"image_id": ids, "path": siim.image_paths(home, ids)})
+    found = Inventory("siim", home, [table], listed)
+    found.repeated(table, rows["ImageId"][rows.duplicated()])
+    others = pd.DataFrame({"path": siim.unlabelled(home, ids)}, dtype=str)
+    found.listed = pd.concat([listed, others.assign(image_id=others["path"])], ignore_index=True)
+    positive = rows[rows["rle"] != ""]
+    found.counts = {
+        "label_rows": len(rows),
+        "images": len(ids),
+        "positive_images": positive["ImageId"].nunique(),
+        "annotations": len(positive),
+    }
     return [found]
 
 
@@ -199,4 +220,5 @@ INVENTORIES: dict[str, Callable[[Path], list[Inventory]]] = {
     "mimic": mimic_inventory,
     "open_i": open_i_inventory,
     "rsna": rsna_inventory,
+    "siim": siim_inventory,
 }

@@ -60,10 +60,7 @@ def _mimic_official(table: RecordTable) -> Parts:
 
 
 def _rsna_gloria(table: RecordTable) -> Parts:
-    ids = sorted(table.frame["image_id"].tolist())
-    train, rest = train_test_split(ids, test_size=0.3, random_state=0)
-    test, valid = train_test_split(rest, test_size=0.5, random_state=0)
-    return {"train": tuple(train), "valid": tuple(valid), "test": tuple(test)}
+    return {part: tuple(ids) for part, ids in _thirds(sorted(table.frame["image_id"])).items()}
 
 
 def _five_by_200_gloria(table: RecordTable) -> pd.Series:
@@ -146,6 +143,27 @@ def _covidx_released(table: RecordTable) -> Parts:
     return {"train": tuple(train), "valid": tuple(valid), "test": _covidx_test(table)}
 
 
+def _thirds(items: list[str]) -> dict[str, list[str]]:
+    """70/15/15; the test part is the first of the second cut."""
+    train, rest = train_test_split(items, test_size=0.3, random_state=0)
+    test, valid = train_test_split(rest, test_size=0.5, random_state=0)
+    return {"train": train, "valid": valid, "test": test}
+
+
+def _siim_images(table: RecordTable) -> Parts:
+    return {part: tuple(ids) for part, ids in _thirds(table.frame["image_id"].tolist()).items()}
+
+
+def _siim_rows(table: RecordTable) -> Parts:
+    owner = {
+        int(row): name
+        for name, rows in table.frame[["image_id", "rows"]].itertuples(index=False)
+        for row in rows.split()
+    }
+    drawn = _thirds([owner[row] for row in sorted(owner)])
+    return {part: tuple(dict.fromkeys(ids)) for part, ids in drawn.items()}
+
+
 def _five_by_200_rule(seed: int) -> Rule:
     def draw(table: RecordTable) -> Parts:
         return {"test": _tuple(chexpert.five_by_200(table, seed=seed)["image_id"])}
@@ -208,6 +226,19 @@ SPLITS: dict[str, Rule] = {
         "20 % of the training list's images are valid, scikit-learn, seed 0, as in MGCA's code; "
         "test is the official list; a patient's images can be on both sides",
         allow_patient_overlap=True,
+    ),
+    "siim/gloria-v1": Rule(
+        "siim",
+        _siim_images,
+        "70/15/15 of the images in the table's order, scikit-learn, seed 0 in both cuts",
+    ),
+    "siim/gloria-released": Rule(
+        "siim",
+        _siim_rows,
+        "70/15/15 of the table's rows, scikit-learn, seed 0 in both cuts, as in GLoRIA's and "
+        "MGCA's code: an image with several annotations can be in several parts",
+        allow_patient_overlap=True,
+        allow_image_overlap=True,
     ),
     "chexpert5x200/gloria-v1": Rule(
         "chexpert",

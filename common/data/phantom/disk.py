@@ -157,6 +157,23 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     return path
 
 
+def run_lengths(mask: NDArray[np.bool_]) -> list[str]:
+    """A mask as the SIIM challenge writes it: a string for each connected part.
+
+    Pairs of start and length, down the columns; a start counts from the end of the run before.
+    """
+    found = []
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    for part in range(1, count):
+        flat = np.concatenate([[0], (parts == part).T.ravel().astype(np.int8), [0]])
+        edges = np.flatnonzero(np.diff(flat))
+        starts, ends = edges[::2], edges[1::2]
+        gaps = starts - np.concatenate([[0], ends[:-1]])
+        pairs = np.stack([gaps, ends - starts], axis=1)
+        found.append(" ".join(map(str, pairs.ravel().tolist())))
+    return found
+
+
 def state(value: float) -> str:
     """A label as the tables print it: 1.0, 0.0, -1.0 or blank."""
     return "" if value != value else f"{value:.1f}"

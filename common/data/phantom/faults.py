@@ -26,6 +26,7 @@ from common.data.phantom import (
     write_mimic,
     write_open_i,
     write_rsna,
+    write_siim,
 )
 from common.data.phantom.disk import SUMS, dicom_bytes, is_root, write_sums, write_whole
 
@@ -67,6 +68,7 @@ PLACES: Mapping[str, Place] = {
     "rsna": Place(
         write_rsna.ROOT, write_rsna.LABEL_TABLE, f"{write_rsna.ROOT}/{write_rsna.CLASS_TABLE}"
     ),
+    "siim": Place(write_siim.ROOT, write_siim.TABLE, f"{write_siim.ROOT}/{write_siim.TABLE}"),
     "covidx": Place(
         write_covidx.ROOT,
         write_covidx.LISTS["train"],
@@ -182,7 +184,7 @@ def _make_unreadable(path: Path) -> None:
 def _damage_pixels(planter: _Planter) -> None:
     """Colour, inverted or deep pixels, as far as the format has them."""
     out = planter.out
-    if planter.dataset == "rsna":
+    if planter.dataset in ("rsna", "siim"):
         for kind, change in (("monochrome1", _invert), ("high_bit_depth", _deepen)):
             path = planter.take()["path"]
             with disable_value_validation():
@@ -262,6 +264,8 @@ def _one_row(dataset: str, line: Line) -> bool:
     """Whether the image has one row in the table that gets a duplicate."""
     if dataset == "chexpert":
         return line["extra"]["part"] == "train"
+    if dataset == "siim":
+        return not line["rles"].get("Pneumothorax")
     return dataset != "rsna" or not line["boxes"].get("Consolidation")
 
 

@@ -48,6 +48,7 @@ class Site:
         border: Width of a black frame, as a share of the long side.
         letter: Side marker beside the synthetic one.
         consolidation: Factor on its prior; 1.8 gives RSNA's 22 % positives.
+        pneumothorax: Factor on its prior; 2.7 gives SIIM's 22 %.
     """
 
     aspect: float = 1.0
@@ -57,6 +58,7 @@ class Site:
     border: float = 0.0
     letter: str = "L"
     consolidation: float = 1.0
+    pneumothorax: float = 1.0
 
 
 SITES: Mapping[str, Site] = {
@@ -64,6 +66,7 @@ SITES: Mapping[str, Site] = {
     "mimic": Site(aspect=0.86, ap=0.6, gamma=0.9, contrast=0.35, letter="R"),
     "rsna": Site(aspect=1.0, ap=0.456, gamma=1.1, border=0.012, letter="L", consolidation=1.8),
     "covidx": Site(aspect=1.0, ap=0.7, gamma=0.85, contrast=0.25, letter="L", consolidation=3.0),
+    "siim": Site(aspect=1.0, ap=0.39, gamma=1.05, border=0.008, letter="R", pneumothorax=2.7),
     "open_i": Site(aspect=1.16, ap=0.15, gamma=0.95, contrast=0.2, letter="R"),
 }
 
@@ -243,7 +246,7 @@ def _draw_findings(rng: np.random.Generator, view: str, site: Site) -> tuple[Fin
         kind = "pneumonia" if rng.random() < 0.5 else ""
         side = "bilateral" if rng.random() < 0.25 else str(rng.choice(["left", "right"]))
         add("Consolidation", side, zone, severity=float(rng.random()), kind=kind)
-    _draw_focal(rng, occurs, add)
+    _draw_focal(rng, occurs, add, pneumothorax=0.10 * site.pneumothorax)
     if rng.random() < (0.45 if view == "AP" else 0.20) * 0.65:
         kind = str(rng.choice(["tube", "line", "generator", "leads"], p=[0.25, 0.35, 0.2, 0.2]))
         add("Support Devices", side_of(0.5, 0.5), severity=float(rng.random()), kind=kind)
@@ -251,11 +254,15 @@ def _draw_findings(rng: np.random.Generator, view: str, site: Site) -> tuple[Fin
 
 
 def _draw_focal(
-    rng: np.random.Generator, occurs: Callable[[float], bool], add: Callable[..., None]
+    rng: np.random.Generator,
+    occurs: Callable[[float], bool],
+    add: Callable[..., None],
+    *,
+    pneumothorax: float,
 ) -> None:
     """The findings that depend on no other."""
     side = str(rng.choice(["left", "right"]))
-    if occurs(0.10):
+    if occurs(pneumothorax):
         size = float(rng.choice([0.15, 0.5, 0.9], p=[0.4, 0.35, 0.25]))
         add("Pneumothorax", side, "upper", severity=size)
     if occurs(0.10):

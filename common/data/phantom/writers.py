@@ -21,8 +21,16 @@ from common.data.phantom import (
     write_mimic,
     write_open_i,
     write_rsna,
+    write_siim,
 )
-from common.data.phantom.disk import Picture, Result, encode, write_notice, write_whole
+from common.data.phantom.disk import (
+    Picture,
+    Result,
+    encode,
+    run_lengths,
+    write_notice,
+    write_whole,
+)
 from common.data.phantom.render import render
 from common.data.phantom.world import another_view, draw_study
 
@@ -32,7 +40,7 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "bench": (8000, 2000),
 }
 """Training and held-out studies."""
-DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx")
+DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx", "siim")
 PIXELS = 256
 CHUNK = 24
 SEED_STEP = 1000
@@ -59,6 +67,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "rsna": Layout(3, write_rsna.plan, write_rsna.finish),
     "open_i": Layout(4, write_open_i.plan, write_open_i.finish),
     "covidx": Layout(8, write_covidx.plan, write_covidx.finish),
+    "siim": Layout(9, write_siim.plan, write_siim.finish),
     "chexpert-full": Layout(5, write_chexpert.plan_full, write_chexpert.finish_full),
     "chexpert-aimi": Layout(6, write_chexpert.plan_aimi, write_chexpert.finish_aimi),
     "chexpert-test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),
@@ -164,7 +173,12 @@ def _draw_chunk(out: Path, part: Path, pictures: Sequence[Picture]) -> int:
         drawn = render(picture.study, size=PIXELS)
         write_whole(out / picture.path, encode(picture, drawn.image))
         height, width = drawn.image.shape
-        results[picture.image_id] = {"boxes": dict(drawn.boxes), "width": width, "height": height}
+        results[picture.image_id] = {
+            "boxes": dict(drawn.boxes),
+            "rles": {label: run_lengths(mask) for label, mask in drawn.masks.items()},
+            "width": width,
+            "height": height,
+        }
     write_whole(part, json.dumps(results).encode())
     return len(pictures)
 

@@ -1,0 +1,178 @@
+"""SIIM-ACR Pneumothorax Segmentation 2019: 12,047 labelled images, 2,669 with pneumothorax masks.
+
+Origin: images of NIH ChestX-ray14, annotated by radiologists of the SIIM and the STR. Access:
+Kaggle account and the competition's terms. A model trained on NIH has seen these images.
+
+Masks are run lengths `start length ...`: a start counts from the end of the run before, pixels run
+down the columns of the image. An image has a row for each annotation, which may overlap: the mask
+is their union. Negatives are marked `-1`, in the first release ` -1`; its column is called
+` EncodedPixels`. Both tables are read the same way here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+from numpy.typing import NDArray
+
+from common.data.records import EXAMPLES, RecordTable, assemble
+from common.data.tables import DataError, files_below, find_table, read_table, sha256
+
+ROOTS: tuple[str, ...] = (
+    "siim-acr-pneumothorax-segmentation",
+    "siim-acr-pneumothorax",
+    "SIIM_Pneumothorax",
+    "siim",
+    "SIIM",
+    "pneumothorax",
+    ".",
+)
+TABLES = ("stage_2_train.csv", "train-rle.csv")
+"""Both stages' labels, or the first stage's; the first that exists is read."""
+TRAIN = "dicom-images-train"
+SUFFIXES = (".dcm",)
+NEGATIVE = "-1"
+SIDE = 1024
+"""Of every real image and mask, pixels."""
+
+
+def find_home(data_root: Path) -> Path:
+    """The first of `ROOTS` that holds one of `TABLES`.
+
+    Raises:
+        DataError: If none does; lists the places looked in.
+    """
+    for name in ROOTS:
+        if any((data_root / name / f"{t}{end}").is_file() for t in TABLES for end in ("", ".gz")):
+            return data_root / name
+    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
+    raise DataError(f"siim is missing; looked for {' or '.join(TABLES)} in:{looked}")
+
+
+def table_of(home: Path) -> Path:
+    """The label table that is read."""
+    for name in TABLES:
+        if any((home / f"{name}{end}").is_file() for end in ("", ".gz")):
+            return find_table(home, name)
+    raise DataError(f"{home} holds none of {', '.join(TABLES)}")
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """One row an annotation: `ImageId` and `rle`, "" for negatives.
+
+    Raises:
+        DataError: If a run length is malformed, or an image is both negative and positive.
+    """
+    table = read_table(path, ["ImageId", "EncodedPixels"])
+    rows = pd.DataFrame({"ImageId": table["ImageId"].str.strip()})
+    rows["rle"] = table["EncodedPixels"].str.strip().replace(NEGATIVE, "")
+    for number, rle in enumerate(rows["rle"], start=1):
+        numbers = rle.split()
+        if len(numbers) % 2 or not all(n.isdigit() for n in numbers):
+            raise DataError(
+                f"{path}: data row {number} is {rle[:40]!r}; expected {NEGATIVE} or pairs of start "
+                "and length"
+            )
+    negative = rows["rle"] == ""
+    both = sorted(set(rows["ImageId"][negative]) & set(rows["ImageId"][~negative]))
+    if both:
+        raise DataError(f"{path}: images with and without a mask: {both[:EXAMPLES]}")
+    return rows
+
+
+def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
+    """The labelled images, one row each; the label is `Pneumothorax`.
+
+    Extra columns: `rles`, the image's run lengths joined by `;`, and `rows`, its row numbers in the
+    table. `patient_id` is the image id: the real one is in the DICOM headers alone.
+
+    Args:
+        data_root: Folder that holds one of `ROOTS`.
+        check_files: Look for the DICOM files; false loads the table alone.
+
+    Raises:
+        DataError: If the table is absent or malformed.
+    """
+    home = find_home(data_root)
+    path = table_of(home)
+    rows = read_rows(path)
+    numbers = pd.Series(rows.index.astype(str))
+    images = rows.groupby("ImageId", sort=False)["rle"].agg(";".join).reset_index()
+    order = numbers.groupby(rows["ImageId"], sort=False).agg(" ".join).to_numpy()
+    ids = images["ImageId"]
+    frame = pd.DataFrame(
+        {
+            "image_id": ids,
+            "study_id": ids,
+            "patient_id": ids,
+            "path": image_paths(home, ids) if check_files else ids + ".dcm",
+            "view": "frontal",
+            "source_split": "train",
+            "rles": images["rle"],
+            "rows": order,
+        }
+    )
+    labels = pd.DataFrame({"Pneumothorax": (images["rle"] != "").astype("float32")})
+    return assemble(
+        frame,
+        labels,
+        dataset="siim",
+        root=home,
+        table_sha256=sha256(path),
+        suffixes=SUFFIXES if check_files else (),
+    )
+
+
+def image_paths(home: Path, ids: pd.Series) -> pd.Series:
+    """Path of each image below `home`, found by its file name in any folder."""
+    found = {Path(name).stem: name for name in sorted(files_below(home, SUFFIXES))}
+    return ids.map(lambda name: found.get(name, f"{TRAIN}/{name}.dcm"))
+
+
+def unlabelled(home: Path, ids: pd.Series) -> list[str]:
+    """Images outside `TRAIN` without a row: the challenge's test images."""
+    known = set(ids)
+    files = sorted(files_below(home, SUFFIXES))
+    return [f for f in files if not f.startswith(f"{TRAIN}/") and Path(f).stem not in known]
+
+
+def side_of(table: RecordTable) -> int:
+    """Side of the images and masks, pixels, from the first header."""
+    header = pydicom.dcmread(table.root / table.frame["path"].iloc[0], stop_before_pixels=True)
+    return int(header.Rows)
+
+
+def union(rles: Sequence[str], *, side: int = SIDE) -> NDArray[np.bool_]:
+    """The mask of an image: everything that one of its annotations covers; (side, side)."""
+    mask = np.zeros((side, side), dtype=bool)
+    for rle in rles:
+        mask |= decode(rle, side=side)
+    return mask
+
+
+def decode(rle: str, *, side: int = SIDE) -> NDArray[np.bool_]:
+    """One annotation's mask.
+
+    Args:
+        rle: Starts (each from the end of the run before) and lengths, down the columns; "" is none.
+        side: Of the image, pixels.
+
+    Returns:
+        (side, side).
+
+    Raises:
+        DataError: If a run leaves the image.
+    """
+    flat, at = np.zeros(side * side, dtype=bool), 0
+    numbers = [int(n) for n in rle.split()]
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        at += start
+        if at + length > len(flat):
+            raise DataError(f"a run ends at {at + length} of {len(flat)} pixels; absolute starts?")
+        flat[at : at + length] = True
+        at += length
+    return flat.reshape(side, side).T

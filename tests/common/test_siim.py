@@ -1,0 +1,117 @@
+"""SIIM: both markers, relative run lengths down the columns, unions, splits by image and by row."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.data import facts, load, load_tables, siim, splits
+from common.data.phantom.disk import run_lengths
+from common.data.phantom.writers import write_corpus
+from common.data.tables import DataError
+
+PACKAGE = Path(pytest.importorskip("torchxrayvision").__file__).parent
+REAL = PACKAGE / "data" / "siim-pneumothorax-train-rle.csv.gz"
+
+
+def write(root: Path, text: str, name: str = "train-rle.csv") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("column", [" EncodedPixels", "EncodedPixels"])
+@pytest.mark.parametrize("marker", [" -1", "-1"])
+def test_both_markers_and_column_names(tmp_path: Path, column: str, marker: str) -> None:
+    write(tmp_path / "siim", f"ImageId,{column}\na,{marker}\nb, 1 2 3 4\nb,0 1\n")
+    table = siim.load(tmp_path, check_files=False)
+    assert table.labels["Pneumothorax"].tolist() == [0, 1]
+    assert table.frame["rles"].tolist() == ["", "1 2 3 4;0 1"]
+    assert table.frame["rows"].tolist() == ["0", "1 2"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,-1\na,1 2\n", "with and without a mask"),
+        ("a,1 2 3\n", r"data row 1 is '1 2 3'"),
+        ("a,none\n", "expected -1 or pairs"),
+    ],
+)
+def test_edited_tables_are_refused(tmp_path: Path, rows: str, message: str) -> None:
+    write(tmp_path, f"ImageId,EncodedPixels\n{rows}")
+    with pytest.raises(DataError, match=message):
+        siim.load(tmp_path, check_files=False)
+
+
+def test_runs_are_relative_and_go_down_the_columns() -> None:
+    """On 4 x 4: one pixel in, two long; then two on, three long, over into the next column."""
+    mask = siim.decode("1 2 2 3", side=4)
+    assert np.flatnonzero(mask.T.ravel()).tolist() == [1, 2, 5, 6, 7]
+    assert mask[1, 0]
+    assert mask[3, 1]
+    with pytest.raises(DataError, match="absolute"):
+        siim.decode("10 3 10 3", side=4)
+
+
+def test_golden_mask() -> None:
+    golden = np.load(Path(__file__).parents[1] / "golden" / "gloria" / "segmentation.npz")
+    rows, columns = golden["rle_shape"]
+    assert rows == columns
+    mask = siim.decode(str(golden["rle"]), side=int(rows))
+    np.testing.assert_array_equal(mask, golden["rle_mask"] > 0)
+
+
+def test_unions_not_sums() -> None:
+    assert siim.union(["0 4", "2 4"], side=3).sum() == 6
+
+
+def test_the_phantom_encodes_what_the_loader_decodes() -> None:
+    mask = np.random.default_rng(0).random((32, 32)) > 0.7
+    np.testing.assert_array_equal(siim.union(run_lengths(mask), side=32), mask)
+
+
+def test_phantom_round_trip(tmp_path: Path) -> None:
+    write_corpus(tmp_path, size="ci", datasets=["siim"], workers=1)
+    table = load("siim", tmp_path)
+    assert not table.exclusions.total()
+    side = siim.side_of(table)
+    assert side == 256
+    positive = table.frame[table.labels["Pneumothorax"] == 1]
+    for rles in positive["rles"]:
+        area = siim.union(rles.split(";"), side=side).mean()
+        assert 0 < area < 0.3
+    split = splits.build("siim/gloria-v1", load_tables("siim", tmp_path))
+    assert not any(any(n.values()) for n in split.overlaps(table).values())
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("siim")
+    pd.read_csv(REAL, dtype=str, keep_default_na=False).to_csv(
+        root / "stage_2_train.csv", index=False
+    )
+    return root
+
+
+def test_real_counts_and_the_leak_of_the_released_split(real: Path) -> None:
+    table = siim.load(real, check_files=False)
+    known = facts.facts("siim")
+    rows = siim.read_rows(siim.table_of(real))
+    assert len(rows) == known["counts"]["label_rows"]
+    assert len(table) == known["counts"]["images"]
+    assert int(table.labels["Pneumothorax"].sum()) == known["counts"]["positive_images"]
+    assert int((rows["rle"] != "").sum()) == known["counts"]["annotations"]
+    leaking = splits.build("siim/gloria-released", table)
+    assert {k: len(v) for k, v in leaking.parts.items()} == known["gloria_released"]["images"]
+    shared = leaking.overlaps(table)
+    for pair, images in known["gloria_released"]["shared"].items():
+        other = "-".join(reversed(pair.split("-")))
+        assert shared.get(pair, shared.get(other))["images"] == images  # type: ignore[index]
+
+
+def test_every_real_mask_decodes(real: Path) -> None:
+    rows = siim.read_rows(siim.table_of(real))
+    for rle in rows["rle"][rows["rle"] != ""][:200]:
+        assert 0 < siim.decode(rle).mean() < 0.5

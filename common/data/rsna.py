@@ -12,11 +12,13 @@ pneumonia-like opacity; 11,821 of the negatives are abnormal for another reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
+from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from common.data.records import EXAMPLES, Box, RecordTable, assemble
@@ -146,6 +148,15 @@ def _boxes(rows: pd.DataFrame) -> dict[str, tuple[Box, ...]]:
     for name, x, y, width, height in positive[["patientId", *BOX]].itertuples(index=False):
         boxes[name] = (*boxes.get(name, ()), Box(x, y, width, height, "Pneumonia"))
     return boxes
+
+
+def box_mask(boxes: Sequence[Box], *, side: int) -> NDArray[np.bool_]:
+    """Everything inside one of the boxes: (side, side)."""
+    mask = np.zeros((side, side), dtype=bool)
+    for box in boxes:
+        top, left = round(box.y), round(box.x)
+        mask[top : round(box.y + box.height), left : round(box.x + box.width)] = True
+    return mask
 
 
 def detailed_classes(home: Path) -> dict[str, str]:

@@ -1,0 +1,319 @@
+"""Segmentation with a U-Net on a frozen ResNet (MGCA Table 3, GLoRIA Table 4).
+
+`segmentation/mgca` and `segmentation/gloria` are the papers' recipes, `segmentation/phantom` the
+same code at the phantom's size. The decoder is the usual one: five times {nearest x 2, skip, two
+convolutions}. Images are resized to the recipe's size before they are turned and scaled, the papers
+do it after; masks keep their soft edges in the loss and are cut at 0.5 for the metric.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from common.config import cite
+from common.data import rsna, siim
+from common.data.prepare import Images
+from common.data.records import RecordTable
+
+Mask = NDArray[np.float32]
+FOCAL_WEIGHT = 10.0
+"""Of the focal term beside -log(dice), in GLoRIA's and MGCA's code."""
+
+
+@dataclass(frozen=True)
+class MgcaSegmentation:
+    """Recipe of `segmentation/mgca`."""
+
+    size: int = cite(224, code="segmentation data module", ledger="D41")
+    """Side of images and masks, pixels."""
+    decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), code="segmentation module")
+    """Widths of the decoder."""
+    train: Literal["decoder", "all"] = cite("decoder", paper="Sec. 4.2: frozen encoder")
+    """What is trained."""
+    batchnorm: Literal["eval", "train"] = cite(
+        "eval", paper="Sec. 4.2: frozen", code="segmentation module", released="train", ledger="D36"
+    )
+    """Mode of the frozen encoder's batch normalisation."""
+    optimizer: Literal["adam", "adamw"] = cite("adamw", code="segmentation module")
+    lr: float = cite(5e-4, paper="Sec. 4.2", code="segmentation script")
+    betas: tuple[float, float] = cite((0.9, 0.999), code="segmentation module")
+    weight_decay: float = cite(0.05, code="segmentation script")
+    batch_siim: int = cite(8, code="segmentation script")
+    batch_rsna: int = cite(16, code="segmentation script")
+    epochs: int = cite(50, code="segmentation script")
+    patience: int = cite(10, code="segmentation module")
+    monitor: Literal["loss", "dice"] = cite("loss", code="segmentation module")
+    """What chooses the best epoch on the validation part."""
+    augment: float = cite(0.5, code="segmentation data module")
+    """Share of training images scaled by 0.9 to 1.1 and turned by up to 10 degrees."""
+
+
+@dataclass(frozen=True)
+class GloriaSegmentation(MgcaSegmentation):
+    """Recipe of `segmentation/gloria`."""
+
+    size: int = cite(512, code="segmentation config", ledger="G54")
+    decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), paper="Sec. 4.5", ledger="G69")
+    train: Literal["decoder", "all"] = cite("all", code="segmentation module")
+    optimizer: Literal["adam", "adamw"] = cite("adam", code="optimiser builder", ledger="G55")
+    betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
+    weight_decay: float = cite(1e-6, code="segmentation config", ledger="G55")
+    epochs: int = cite(100, code="segmentation config", ledger="G55")
+    patience: int = cite(20, code="segmentation config")
+    monitor: Literal["loss", "dice"] = cite("dice", code="segmentation config")
+
+
+@dataclass(frozen=True)
+class PhantomSegmentation(MgcaSegmentation):
+    """Recipe of `segmentation/phantom`."""
+
+    size: int = cite(96, note="small")
+    decoder: tuple[int, ...] = cite((64, 32, 16, 16, 8), note="small")
+    batch_siim: int = cite(16, note="small")
+    lr: float = cite(2e-3, note="small")
+    epochs: int = cite(15, note="small")
+    patience: int = cite(5, note="small")
+    augment: float = cite(0.0, note="the encoder then sees each image once")
+
+
+RECIPES = {
+    "segmentation/mgca": MgcaSegmentation(),
+    "segmentation/gloria": GloriaSegmentation(),
+    "segmentation/phantom": PhantomSegmentation(),
+}
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
+    r"""Cross-entropy weighted by how wrong a pixel is.
+
+    .. math:: \overline{\sigma(-x(2t - 1))^\gamma\,\mathrm{BCE}(x, t)}
+
+    Source: released `FocalLoss` of GLoRIA and MGCA; targets may lie between 0 and 1.
+
+    Returns:
+        Scalar, nats, mean over pixels; 0.25 log 2 for zero logits, hard targets and gamma 2.
+    """
+    bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    weight = (gamma * F.logsigmoid(-logits * (2 * targets - 1))).exp()
+    return (weight * bce).mean()
+
+
+def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
+    r"""Dice of a whole batch, :math:`(2 \sum pt + 1) / (\sum p + \sum t + 1)`; 1 is perfect."""
+    overlap = 2 * (probabilities * targets).sum() + 1
+    return overlap / (probabilities.sum() + targets.sum() + 1)
+
+
+def mixed_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """10 x focal - log dice (ledger D43)."""
+    dice = soft_dice(logits.sigmoid(), targets)
+    return FOCAL_WEIGHT * focal_loss(logits, targets) - dice.log()
+
+
+def dice_per_image(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Dice of each image at 0.5; without truth 1 if nothing is predicted, else 0.
+
+    Args:
+        probabilities: (B, H, W).
+        targets: (B, H, W) in [0, 1], cut at 0.5.
+
+    Returns:
+        (B,).
+    """
+    guess, truth = (probabilities > 0.5).flatten(1), (targets > 0.5).flatten(1)
+    size = (guess.sum(1) + truth.sum(1)).float()
+    return torch.where(size == 0, 1.0, 2 * (guess & truth).sum(1) / size.clamp(min=1))
+
+
+class UNet(nn.Module):
+    """A decoder on a timm ResNet: five times {nearest x 2, skip, 2 x [conv 3 x 3, BN, ReLU]}.
+
+    Args:
+        backbone: The encoder; its stem and four stages give maps at 1/2 to 1/32.
+        widths: Of the decoder's five steps.
+    """
+
+    def __init__(self, backbone: Any, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        maps = [int(info["num_chs"]) for info in backbone.feature_info]
+        skips = [*maps[-2::-1], 0]
+        steps, width = [], maps[-1]
+        for skip, out in zip(skips, widths, strict=True):
+            steps.append(nn.Sequential(*_block(width + skip, out), *_block(out, out)))
+            width = out
+        self.steps = nn.ModuleList(steps)
+        self.head = nn.Conv2d(width, 1, kernel_size=3, padding=1)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """(B, 1, H, W) to maps, the coarsest first."""
+        found = self.backbone.forward_intermediates(
+            images.expand(-1, 3, -1, -1), indices=list(range(5)), intermediates_only=True
+        )
+        return list(found[::-1])
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps to logits (B, H, W)."""
+        x = maps[0]
+        for step, skip in zip(self.steps, [*maps[1:], None], strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = step(x if skip is None else torch.cat([x, skip], dim=1))
+        return self.head(x)[:, 0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, H, W) in [-1, 1], sides divisible by 32, to logits (B, H, W)."""
+        return self.decode(self.encode(images))
+
+
+def _block(width: int, out: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(width, out, kernel_size=3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+class Scans:
+    """Images with masks, at one size.
+
+    Args:
+        dataset: `siim` (run lengths) or `rsna` (boxes, filled).
+        table: Records with files.
+        images: Where pixels come from, at the recipe's size.
+    """
+
+    def __init__(self, dataset: str, table: RecordTable, images: Images) -> None:
+        self.dataset, self.table, self.images = dataset, table, images
+        self.side = siim.side_of(table)
+        if dataset == "siim":
+            self.rles = dict(zip(table.frame["image_id"], table.frame["rles"], strict=True))
+
+    def mask(self, image_id: str) -> Mask:
+        """(size, size) in [0, 1], edges soft from the resize."""
+        if self.dataset == "siim":
+            full = siim.union(self.rles[image_id].split(";"), side=self.side)
+        else:
+            full = rsna.box_mask(self.table.boxes.get(image_id, ()), side=self.side)
+        size = (self.images.size, self.images.size)
+        small = cv2.resize(full.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.float32)
+
+    def positive(self, image_id: str) -> bool:
+        """Whether the image has any mask."""
+        row = self.rles[image_id] if self.dataset == "siim" else self.table.boxes.get(image_id)
+        return bool(row)
+
+    def batch(
+        self, ids: Sequence[str], generator: np.random.Generator | None = None, share: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, S, S) in [-1, 1] and masks (B, S, S), a `share` of them turned."""
+        pixels, masks = self.images.read(ids), np.stack([self.mask(i) for i in ids])
+        if generator is not None and share:
+            for k in range(len(ids)):
+                if generator.random() < share:
+                    pixels[k], masks[k] = _turned(pixels[k], masks[k], generator)
+        images = torch.from_numpy(pixels)[:, None].float().div(127.5).sub(1.0)
+        return images, torch.from_numpy(masks)
+
+
+def _turned(
+    image: NDArray[np.uint8], mask: Mask, generator: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both scaled by 0.9 to 1.1 and turned by up to 10 degrees, black outside."""
+    size = len(image)
+    centre = ((size - 1) / 2, (size - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(
+        centre, float(generator.uniform(-10, 10)), float(generator.uniform(0.9, 1.1))
+    )
+    return cv2.warpAffine(image, matrix, (size, size)), cv2.warpAffine(mask, matrix, (size, size))
+
+
+def balanced(scans: Scans, ids: Sequence[str], *, seed: int) -> tuple[str, ...]:
+    """All positives and as many random negatives (SIIM's training part; ledger G52)."""
+    positive = [i for i in ids if scans.positive(i)]
+    negative = [i for i in ids if not scans.positive(i)]
+    generator = np.random.default_rng(seed)
+    drawn = generator.permutation(len(negative))[: len(positive)]
+    kept = {*positive, *(negative[k] for k in drawn)}
+    return tuple(i for i in ids if i in kept)
+
+
+@dataclass
+class Scores:
+    """Per-image Dice over a part, and the mean loss."""
+
+    dice: NDArray[np.float32]
+    batch_mean: float
+    loss: float
+
+
+def fit(
+    backbone: Any,
+    scans: Scans,
+    train: Sequence[str],
+    valid: Sequence[str],
+    recipe: MgcaSegmentation,
+    *,
+    seed: int,
+) -> UNet:
+    """Train the decoder (or all of it); the best epoch on the validation part is kept."""
+    torch.manual_seed(seed)
+    net, generator = UNet(copy.deepcopy(backbone), recipe.decoder), np.random.default_rng(seed)
+    whole = recipe.train == "all"
+    net.backbone.requires_grad_(whole)
+    parameters = net.parameters() if whole else [*net.steps.parameters(), *net.head.parameters()]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    optimizer = kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    size = recipe.batch_siim if scans.dataset == "siim" else recipe.batch_rsna
+    best, best_state, waited = float("inf"), net.state_dict(), 0
+    for _ in tqdm(range(recipe.epochs), desc=f"segmentation, {len(train)} images", unit="epoch"):
+        net.train()
+        net.backbone.train(whole or recipe.batchnorm == "train")
+        for ids in _batches(train, size, generator):
+            images, masks = scans.batch(ids, generator, recipe.augment)
+            mixed_loss(net(images), masks).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        scores = evaluate(net, scans, valid, batch=size)
+        value = scores.loss if recipe.monitor == "loss" else -float(scores.dice.mean())
+        best, best_state, waited = (
+            (value, copy.deepcopy(net.state_dict()), 0)
+            if value < best
+            else (best, best_state, waited + 1)
+        )
+        if waited >= recipe.patience:
+            break
+    net.load_state_dict(best_state)
+    return net.eval()
+
+
+@torch.no_grad()
+def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scores:
+    """Dice of each image, the mean over batches of their means (released), and the loss."""
+    net.eval()
+    dice, means, losses = [], [], []
+    for start in range(0, len(ids), batch):
+        images, masks = scans.batch(ids[start : start + batch])
+        logits = net(images)
+        dice.append(dice_per_image(logits.sigmoid(), masks))
+        means.append(float(dice[-1].mean()))
+        losses.append(float(mixed_loss(logits, masks)))
+    return Scores(torch.cat(dice).numpy(), float(np.mean(means)), float(np.mean(losses)))
+
+
+def _batches(
+    ids: Sequence[str], size: int, generator: np.random.Generator
+) -> Iterator[Sequence[str]]:
+    """Shuffled batches; an incomplete last one is dropped unless alone."""
+    order = [ids[k] for k in generator.permutation(len(ids))]
+    whole = len(order) // size * size
+    for start in range(0, max(whole, 1), size):
+        yield order[start : start + size]

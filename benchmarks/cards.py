@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.core import HERE
 from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
+from benchmarks.protocols.segmentation import GloriaSegmentation, MgcaSegmentation
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
 from gloria import config as gloria
@@ -30,12 +31,16 @@ CARDS = {
     "gloria": Card(
         gloria.PRESETS,
         gloria.DECISIONS,
-        {"zero_shot": ZeroShotConfig(), "linear/gloria": GloriaProbeConfig()},
+        {
+            "zero_shot": ZeroShotConfig(),
+            "linear/gloria": GloriaProbeConfig(),
+            "segmentation/gloria": GloriaSegmentation(),
+        },
     ),
     "mgca": Card(
         mgca.PRESETS,
         {**mgca.DECISIONS, **{k: f"{what}: not built yet." for k, what in mgca.OPEN.items()}},
-        {"linear/mgca": MgcaProbeConfig()},
+        {"linear/mgca": MgcaProbeConfig(), "segmentation/mgca": MgcaSegmentation()},
     ),
 }
 

@@ -24,6 +24,7 @@ class Model:
         flags: Flags of the paper's `pretrain.py`, after the preset.
         pretrained: False for an initialisation baseline, which is only built.
         variant: Of the paper's presets, behind their name: `resnet50` for `paper-resnet50`.
+        judged_by: Paper whose protocols judge it on real data, where it is not its own.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Model:
     flags: tuple[str, ...] = ()
     pretrained: bool = True
     variant: str = ""
+    judged_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from benchmarks.tasks import TASKS
 from common.data import chexpert, load, load_tables, splits
 from common.data.labels import apply_policy
 from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.records import RecordTable
 from common.interface import Predictor
 
 BATCH = 64
@@ -40,15 +41,6 @@ class Downstream:
         self.table = prepared.table() if prepared else load(dataset, data_root)
         self.images: Images = prepared or DecodedImages(self.table, size)
 
-    def describe_split(self) -> dict[str, object]:
-        """The split's hashes, sizes, and what its parts share."""
-        return {
-            "rule": self.split.rule,
-            "sha256": self.split.sha256,
-            "images": {name: len(ids) for name, ids in self.split.parts.items()},
-            "shared": {k: v for k, v in self.split.overlaps(self.table).items() if any(v.values())},
-        }
-
     def ids(self, part: str) -> tuple[str, ...]:
         """Images of a part that are there; `released` leaking splits lose their laterals here."""
         chosen = self.split.select(part, self.table)
@@ -73,6 +65,16 @@ class Downstream:
         text = dict(zip(table.frame["image_id"], table.frame["section_impression"], strict=True))
         kept = tuple(i for i in ids if re.search("[A-Za-z]", text[i]))
         return kept, [text[i] for i in kept]
+
+
+def describe_split(split: splits.Split, table: RecordTable) -> dict[str, object]:
+    """A split's hashes, sizes, and what its parts share."""
+    return {
+        "rule": split.rule,
+        "sha256": split.sha256,
+        "images": {name: len(ids) for name, ids in split.parts.items()},
+        "shared": {k: v for k, v in split.overlaps(table).items() if any(v.values())},
+    }
 
 
 @torch.no_grad()

@@ -18,13 +18,15 @@ import numpy as np
 import tyro
 
 from benchmarks.core import SCHEMA, Cell, Evaluation, result_path
-from benchmarks.downstream import Downstream
+from benchmarks.downstream import Downstream, describe_split
 from benchmarks.models import MODELS, PRESET, settings
-from benchmarks.protocols import retrieval, zero_shot
+from benchmarks.protocols import retrieval, segmentation, zero_shot
 from benchmarks.protocols.linear_probe import PROBES
 from benchmarks.weights import NotRunnable, ready
 from common import config
 from common.checkpoint import CheckpointError
+from common.data import load, load_tables, splits
+from common.data.prepare import DecodedImages, open_prepared
 from common.data.splits import fraction
 from common.data.tables import DataError
 from common.interface import Predictor
@@ -37,8 +39,11 @@ DATASETS_OF = {
     "linear": ("chexpert", "rsna", "covidx"),
     "zero_shot": ("chexpert", "rsna", "chexpert5x200"),
     "retrieval": ("chexpert5x200",),
+    "segmentation": ("siim", "rsna"),
 }
 """Data sets that each task knows; linear on CheXpert also meets 5x200."""
+SEGMENTED = {"siim": "siim/gloria-v1", "rsna": "rsna/mgca-dense-v1"}
+"""Splits of segmentation."""
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -46,11 +51,11 @@ RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 class Args:
     """What to evaluate, and where its parts lie."""
 
-    task: tyro.conf.Positional[Literal["linear", "zero_shot", "retrieval"]]
+    task: tyro.conf.Positional[Literal["linear", "zero_shot", "retrieval", "segmentation"]]
     """Kind of evaluation."""
     model: str
     """Id of benchmarks/models.py."""
-    dataset: Literal["chexpert", "rsna", "covidx", "chexpert5x200"]
+    dataset: Literal["chexpert", "rsna", "covidx", "chexpert5x200", "siim"]
     """Test set."""
     corpus: Literal["phantom", "real"] = "phantom"
     """What lies below the data root."""
@@ -66,6 +71,10 @@ class Args:
         "linear/cached-features"
     )
     """Protocol of `linear`."""
+    recipe: Literal["segmentation/phantom", "segmentation/mgca", "segmentation/gloria"] = (
+        "segmentation/phantom"
+    )
+    """Protocol of `segmentation`."""
     fraction_rule: Literal["nested", "sample"] = "nested"
     """How 1 % and 10 % are drawn (ledger G46)."""
     prompts: zero_shot.ZeroShotConfig = field(default_factory=zero_shot.ZeroShotConfig)
@@ -80,7 +89,7 @@ class Outcome:
         protocol: Its id.
         cells: The numbers.
         predictions: Arrays to keep.
-        splits: Split id to `Downstream.describe_split`.
+        splits: Split id to `downstream.describe_split`.
         details: Thresholds, prompts, sizes.
     """
 
@@ -187,8 +196,37 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
     )
 
 
+def segment(args: Args, model: Predictor) -> Outcome:
+    """U-Net segmentation at every label fraction, and Dice of the test images."""
+    recipe, name = segmentation.RECIPES[args.recipe], args.dataset
+    table = load(name, args.data_root)
+    split = splits.build(SEGMENTED[name], load_tables(name, args.data_root))
+    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
+    scans = segmentation.Scans(name, table, images)
+    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    if name == "siim":
+        train = segmentation.balanced(scans, train, seed=args.seed)
+    kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
+    out = Outcome(args.recipe, [], kept, {split.id: describe_split(split, table)})
+    positive = np.array([scans.positive(i) for i in test])
+    for share in FRACTIONS:
+        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+        backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
+        net = segmentation.fit(backbone, scans, chosen, valid, recipe, seed=args.seed)
+        scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
+        kept[f"dice_{share:g}"] = scores.dice
+        found = {
+            "dice": float(scores.dice.mean()),
+            "dice_positives": float(scores.dice[positive].mean()),
+            "dice_batch_mean": scores.batch_mean,
+        }
+        out.cells += [Cell(name, metric, v, len(test), share) for metric, v in found.items()]
+        out.details[f"{share:g}"] = {"images": len(chosen), "positives": int(positive.sum())}
+    return out
+
+
 def _splits(*used: Downstream | None) -> dict[str, Any]:
-    return {data.split.id: data.describe_split() for data in used if data}
+    return {data.split.id: describe_split(data.split, data.table) for data in used if data}
 
 
 def _five_by_200(args: Args, model: Predictor) -> Downstream:
@@ -212,6 +250,7 @@ PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
     "linear": linear,
     "zero_shot": zero_shot_classification,
     "retrieval": image_to_report,
+    "segmentation": segment,
 }
 
 

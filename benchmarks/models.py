@@ -17,7 +17,7 @@ UNTRAINED = ("--model.image.weights", "none")
 FROM_IMAGENET = ("--model.image.weights", "imagenet")
 
 GLORIA = Model("gloria", "gloria")
-GLORIA_MIMIC = Model("gloria-mimic", "gloria", ON_MIMIC)
+GLORIA_MIMIC = Model("gloria-mimic", "gloria", ON_MIMIC, judged_by="mgca")
 GLOBAL_ONLY = Model("gloria-global-only", "gloria", ONLY_GLOBAL)
 LOCAL_ONLY = Model("gloria-local-only", "gloria", ONLY_LOCAL)
 CONVIRT = Model(

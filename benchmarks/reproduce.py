@@ -79,7 +79,8 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
     """
     problems = []
     trained = {settings(j.model, "real", 0).data.dataset for j in jobs if j.model.pretrained}
-    for name in sorted(trained | {TASKS[job.dataset].dataset for job in jobs}):
+    tested = {TASKS[j.dataset].dataset if j.dataset in TASKS else j.dataset for j in jobs}
+    for name in sorted(trained | tested):
         try:
             DATASETS[name].load(data_root, check_files=False)
         except DataError as error:
@@ -96,6 +97,7 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         **folders,
         "threads": args.threads,
         "probe": probe if args.probe == "auto" else args.probe,
+        "recipe": "segmentation/phantom" if args.corpus == "phantom" else "segmentation/{paper}",
     }
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),

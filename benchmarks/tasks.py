@@ -33,3 +33,10 @@ TASKS = {
     "covidx": Task("covidx", "covidx/mgca-v1", covidx.CLASSES, "u_zeros", exclusive=True),
     "chexpert5x200": Task("chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros"),
 }
+
+SEGMENTATION_SIZES = {
+    "segmentation/phantom": 96,
+    "segmentation/mgca": 224,
+    "segmentation/gloria": 512,
+}
+"""Side of the images that a segmentation recipe works on, pixels."""

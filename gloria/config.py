@@ -322,11 +322,11 @@ DECISIONS = {
     "G48": "RSNA is 26,684 images, pneumonia box or not; the paper describes it as pneumothorax.",
     "G49": "70/15/15, seed 0, unstratified: split `rsna/gloria-v1`; the paper's shares sum to "
     "130 %.",
-    "G50": "SIIM segmentation (Table 4) is not built yet.",
-    "G51": "SIIM: not built yet.",
-    "G52": "SIIM: not built yet.",
-    "G53": "SIIM: not built yet.",
-    "G54": "SIIM: not built yet.",
+    "G50": "70/15/15 of the images: `siim/gloria-v1`; `siim/gloria-released` leaks.",
+    "G51": "Column and marker are read with and without their leading space.",
+    "G52": "All positives and as many random negatives are trained on; all images are tested.",
+    "G53": "Mean over images, an empty prediction of an empty mask being 1; results also hold the "
+    "mean over positives and that of batch means.",
     "G57": "The best weights by validation loss are tested; `last/` lies beside `best/`.",
     "G58": "Seeds are named in every result; 0, 1, 2 in the committed ones (the paper averages "
     "five runs).",
@@ -340,7 +340,6 @@ DECISIONS = {
     "G67": "Crops and sentence draws come from (seed, epoch, position), never from a worker's "
     "state.",
     "G68": "Unknown options and presets are errors.",
-    "G69": "SIIM: not built yet.",
     "G70": "Batches keep their order; any batch size works, 1 included.",
 }
 """Ledger points without an option, and what was decided."""

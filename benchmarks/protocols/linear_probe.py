@@ -80,7 +80,9 @@ ProbeConfig = GloriaProbeConfig | MgcaProbeConfig
 def fit_cached(
     train: Array, targets: Array, valid: Array, valid_targets: Array, *, exclusive: bool = False
 ) -> Classifier:
-    """Logistic regression, one a label or one of all; the strength with the best validation AUROC.
+    """Logistic regression, one a label or one of all; its strength chosen on the validation part.
+
+    By AUROC over all labels, or by accuracy where labels exclude each other.
 
     A label with one class only among the training images scores 0 everywhere.
 
@@ -103,7 +105,12 @@ def fit_cached(
         return lambda features: np.stack([model(features) for model in models], axis=1)
 
     candidates = [fitted(strength) for strength in PENALTIES]
-    scores = [auroc(valid_targets[:, judged], c(valid)[:, judged]) for c in candidates]
+    found = [candidate(valid) for candidate in candidates]
+    if exclusive:
+        truth = valid_targets.argmax(axis=1)
+        scores = [float(np.mean(f.argmax(axis=1) == truth)) for f in found]
+    else:
+        scores = [auroc(valid_targets[:, judged], f[:, judged]) for f in found]
     return candidates[int(np.argmax(scores))]
 
 

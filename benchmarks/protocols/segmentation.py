@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from benchmarks.tasks import SEGMENTATION_SIZES as SIZES
 from common.config import cite
 from common.data import rsna, siim
 from common.data.prepare import Images
@@ -35,7 +36,7 @@ FOCAL_WEIGHT = 10.0
 class MgcaSegmentation:
     """Recipe of `segmentation/mgca`."""
 
-    size: int = cite(224, code="segmentation data module", ledger="D41")
+    size: int = cite(SIZES["segmentation/mgca"], code="segmentation data module", ledger="D41")
     """Side of images and masks, pixels."""
     decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), code="segmentation module")
     """Widths of the decoder."""
@@ -63,9 +64,10 @@ class MgcaSegmentation:
 class GloriaSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/gloria`."""
 
-    size: int = cite(512, code="segmentation config", ledger="G54")
+    size: int = cite(SIZES["segmentation/gloria"], code="segmentation config", ledger="G54")
     decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), paper="Sec. 4.5", ledger="G69")
     train: Literal["decoder", "all"] = cite("all", code="segmentation module")
+    batchnorm: Literal["eval", "train"] = cite("eval", note="of no effect: the encoder is trained")
     optimizer: Literal["adam", "adamw"] = cite("adam", code="optimiser builder", ledger="G55")
     betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
     weight_decay: float = cite(1e-6, code="segmentation config", ledger="G55")
@@ -78,7 +80,7 @@ class GloriaSegmentation(MgcaSegmentation):
 class PhantomSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/phantom`."""
 
-    size: int = cite(96, note="small")
+    size: int = cite(SIZES["segmentation/phantom"], note="small")
     decoder: tuple[int, ...] = cite((64, 32, 16, 16, 8), note="small")
     batch_siim: int = cite(16, note="small")
     lr: float = cite(2e-3, note="small")

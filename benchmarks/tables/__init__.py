@@ -6,7 +6,9 @@ from benchmarks.tables import (
     gloria_table1,
     gloria_table2,
     gloria_table3,
+    gloria_table4,
     mgca_table1,
+    mgca_table3,
     mgca_table6,
 )
 
@@ -16,8 +18,10 @@ TABLES: dict[str, Table] = {
         gloria_table1.TABLE,
         gloria_table2.TABLE,
         gloria_table3.TABLE,
+        gloria_table4.TABLE,
         gloria_controls.TABLE,
         mgca_table1.TABLE,
+        mgca_table3.TABLE,
         mgca_table6.TABLE,
     )
 }

@@ -143,9 +143,14 @@ def _covidx_released(table: RecordTable) -> Parts:
     return {"train": tuple(train), "valid": tuple(valid), "test": _covidx_test(table)}
 
 
-def _thirds(items: list[str]) -> dict[str, list[str]]:
-    """70/15/15; the test part is the first of the second cut."""
-    train, rest = train_test_split(items, test_size=0.3, random_state=0)
+def _rsna_dense(table: RecordTable) -> Parts:
+    drawn = _thirds(sorted(table.frame["image_id"]), held=0.4)
+    return {part: tuple(ids) for part, ids in drawn.items()}
+
+
+def _thirds(items: list[str], *, held: float = 0.3) -> dict[str, list[str]]:
+    """All but `held` to train on, half of the rest to test, the first part of the second cut."""
+    train, rest = train_test_split(items, test_size=held, random_state=0)
     test, valid = train_test_split(rest, test_size=0.5, random_state=0)
     return {"train": train, "valid": valid, "test": test}
 
@@ -226,6 +231,12 @@ SPLITS: dict[str, Rule] = {
         "20 % of the training list's images are valid, scikit-learn, seed 0, as in MGCA's code; "
         "test is the official list; a patient's images can be on both sides",
         allow_patient_overlap=True,
+    ),
+    "rsna/mgca-dense-v1": Rule(
+        "rsna",
+        _rsna_dense,
+        "60/20/20 of the sorted ids, scikit-learn, seed 0 in both cuts; for detection and "
+        "segmentation, images without box kept",
     ),
     "siim/gloria-v1": Rule(
         "siim",

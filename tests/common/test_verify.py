@@ -110,6 +110,13 @@ def write_covidx(root: Path) -> None:
     seal(home, "train_COVIDx9A.txt", "test_COVIDx9A.txt")
 
 
+def write_siim(root: Path) -> None:
+    home = root / "siim"
+    write_dicom(home / "dicom-images-train" / "1" / "2" / "a.dcm", "a")
+    (home / "train-rle.csv").write_text("ImageId, EncodedPixels\na, 1 2\n")
+    seal(home, "train-rle.csv")
+
+
 def seal(folder: Path, *tables: str) -> None:
     (folder / "SYNTHETIC_DATA.txt").write_text("made up")
     lines = [f"{hashlib.sha256((folder / t).read_bytes()).hexdigest()}  {t}\n" for t in tables]
@@ -118,7 +125,7 @@ def seal(folder: Path, *tables: str) -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    for write in (write_chexpert, write_rsna, write_mimic, write_open_i, write_covidx):
+    for write in (write_chexpert, write_rsna, write_mimic, write_open_i, write_covidx, write_siim):
         write(tmp_path)
     return tmp_path
 
@@ -140,6 +147,7 @@ def test_a_clean_corpus_has_no_problem(corpus: Path) -> None:
         "mimic",
         "open_i",
         "rsna",
+        "siim",
     ]
     assert all(present.synthetic for present in report.datasets)
     assert found(corpus, decode=False) == []

@@ -32,6 +32,9 @@ NOTICE = "SYNTHETIC PHANTOM: drawn by a program, shows no patient"
 NOTICE_FILE = "SYNTHETIC_DATA.txt"
 SUMS = "SHA256SUMS.txt"
 
+EQUALISED = 0.25
+"""Share of the equalised picture in one of `Picture.equalise`."""
+
 Grey = NDArray[np.uint8]
 Result = dict[str, Any]
 """What drawing a picture told: `boxes` by label, `width`, `height`."""
@@ -47,7 +50,8 @@ class Picture:
         study: What to draw, from its view.
         encoding: `jpeg`, `png`, `dicom` or `dicom_jpeg`.
         quality: Of JPEG.
-        equalise: Flatten the histogram, as MIMIC-CXR-JPG does.
+        equalise: Flatten the histogram part of the way, for MIMIC-CXR-JPG, which does so fully:
+            these smooth pictures would come out as those of another organ.
         extra: What the data set's tables need beside the study.
     """
 
@@ -63,7 +67,8 @@ class Picture:
 def encode(picture: Picture, image: Grey) -> bytes:
     """The file's bytes; the same picture gives the same bytes."""
     if picture.equalise:
-        image = np.asarray(cv2.equalizeHist(image), dtype=np.uint8)
+        flat = cv2.equalizeHist(image)
+        image = np.asarray(cv2.addWeighted(flat, EQUALISED, image, 1 - EQUALISED, 0), np.uint8)
     if picture.encoding == "jpeg":
         return _jpeg(image, picture.quality)
     if picture.encoding == "png":

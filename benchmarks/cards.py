@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import HERE
+from benchmarks.protocols.detection import MgcaDetection
 from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
 from benchmarks.protocols.segmentation import GloriaSegmentation, MgcaSegmentation
 from benchmarks.protocols.zero_shot import ZeroShotConfig
@@ -40,7 +41,11 @@ CARDS = {
     "mgca": Card(
         mgca.PRESETS,
         {**mgca.DECISIONS, **{k: f"{what}: not built yet." for k, what in mgca.OPEN.items()}},
-        {"linear/mgca": MgcaProbeConfig(), "segmentation/mgca": MgcaSegmentation()},
+        {
+            "linear/mgca": MgcaProbeConfig(),
+            "segmentation/mgca": MgcaSegmentation(),
+            "detection/mgca": MgcaDetection(),
+        },
     ),
 }
 

@@ -45,6 +45,7 @@ class Row:
         published_as: Name in the published CSV, where it differs.
         why_not_run: Reason, for a row without a model.
         ours: The paper's table has no such row.
+        dense: What is run instead for segmentation and detection, which need a ResNet.
     """
 
     name: str
@@ -52,12 +53,20 @@ class Row:
     published_as: str | None = None
     why_not_run: str | None = None
     ours: bool = False
+    dense: Model | None = None
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.why_not_run is None):
             raise ValueError(
                 f"row {self.name!r} needs either a model or a reason why it is not run"
             )
+
+    def model_for(self, column: Column) -> Model | None:
+        """What fills the row's cell in `column`."""
+        return self.dense if self.dense and column.task in DENSE_TASKS else self.model
+
+
+DENSE_TASKS = ("segmentation", "detection")
 
 
 @dataclass(frozen=True)
@@ -125,9 +134,9 @@ def evaluations(table: Table) -> list[Evaluation]:
     jobs = {}
     for row in table.rows:
         for column in table.columns:
-            if row.model:
+            if model := row.model_for(column):
                 dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
-                job = Evaluation(row.model, column.task, dataset)
+                job = Evaluation(model, column.task, dataset)
                 jobs[job.name] = job
     return list(jobs.values())
 

@@ -20,7 +20,7 @@ import tyro
 from benchmarks.core import SCHEMA, Cell, Evaluation, result_path
 from benchmarks.downstream import Downstream, describe_split
 from benchmarks.models import MODELS, PRESET, settings
-from benchmarks.protocols import retrieval, segmentation, zero_shot
+from benchmarks.protocols import detection, retrieval, segmentation, zero_shot
 from benchmarks.protocols.linear_probe import PROBES
 from benchmarks.weights import NotRunnable, ready
 from common import config
@@ -40,10 +40,15 @@ DATASETS_OF = {
     "zero_shot": ("chexpert", "rsna", "chexpert5x200"),
     "retrieval": ("chexpert5x200",),
     "segmentation": ("siim", "rsna"),
+    "detection": ("rsna", "object_cxr"),
 }
 """Data sets that each task knows; linear on CheXpert also meets 5x200."""
-SEGMENTED = {"siim": "siim/gloria-v1", "rsna": "rsna/mgca-dense-v1"}
-"""Splits of segmentation."""
+DENSE = {
+    "siim": "siim/gloria-v1",
+    "rsna": "rsna/mgca-dense-v1",
+    "object_cxr": "object_cxr/mgca-v1",
+}
+"""Splits of segmentation and detection."""
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -51,11 +56,13 @@ RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 class Args:
     """What to evaluate, and where its parts lie."""
 
-    task: tyro.conf.Positional[Literal["linear", "zero_shot", "retrieval", "segmentation"]]
+    task: tyro.conf.Positional[
+        Literal["linear", "zero_shot", "retrieval", "segmentation", "detection"]
+    ]
     """Kind of evaluation."""
     model: str
     """Id of benchmarks/models.py."""
-    dataset: Literal["chexpert", "rsna", "covidx", "chexpert5x200", "siim"]
+    dataset: Literal["chexpert", "rsna", "covidx", "chexpert5x200", "siim", "object_cxr"]
     """Test set."""
     corpus: Literal["phantom", "real"] = "phantom"
     """What lies below the data root."""
@@ -71,10 +78,8 @@ class Args:
         "linear/cached-features"
     )
     """Protocol of `linear`."""
-    recipe: Literal["segmentation/phantom", "segmentation/mgca", "segmentation/gloria"] = (
-        "segmentation/phantom"
-    )
-    """Protocol of `segmentation`."""
+    recipe: Literal["phantom", "mgca", "gloria"] = "phantom"
+    """Recipe of `segmentation` and `detection`."""
     fraction_rule: Literal["nested", "sample"] = "nested"
     """How 1 % and 10 % are drawn (ledger G46)."""
     prompts: zero_shot.ZeroShotConfig = field(default_factory=zero_shot.ZeroShotConfig)
@@ -198,16 +203,17 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
 
 def segment(args: Args, model: Predictor) -> Outcome:
     """U-Net segmentation at every label fraction, and Dice of the test images."""
-    recipe, name = segmentation.RECIPES[args.recipe], args.dataset
+    protocol, name = f"segmentation/{args.recipe}", args.dataset
+    recipe = segmentation.RECIPES[protocol]
     table = load(name, args.data_root)
-    split = splits.build(SEGMENTED[name], load_tables(name, args.data_root))
+    split = splits.build(DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
     scans = segmentation.Scans(name, table, images)
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
     if name == "siim":
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
-    out = Outcome(args.recipe, [], kept, {split.id: describe_split(split, table)})
+    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     positive = np.array([scans.positive(i) for i in test])
     for share in FRACTIONS:
         chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
@@ -222,6 +228,33 @@ def segment(args: Args, model: Predictor) -> Outcome:
         }
         out.cells += [Cell(name, metric, v, len(test), share) for metric, v in found.items()]
         out.details[f"{share:g}"] = {"images": len(chosen), "positives": int(positive.sum())}
+    return out
+
+
+def detect(args: Args, model: Predictor) -> Outcome:
+    """YOLOv3 detection at every label fraction, and mAP on the test images."""
+    protocol, name = f"detection/{args.recipe}", args.dataset
+    recipe = detection.RECIPES[protocol]
+    table = load(name, args.data_root)
+    split = splits.build(DENSE[name], load_tables(name, args.data_root))
+    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
+    data = detection.Boxes(table, images)
+    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
+    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    truth = [data.corners(i) for i in test]
+    for share in FRACTIONS:
+        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+        backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
+        few = share == FRACTIONS[0]
+        net = detection.fit(backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
+        found = detection.detections_of(net, data, test, recipe.size)
+        for metric, skip in (("map", "none"), ("map_released", "released")):
+            value = detection.mean_precision(found, truth, ious=recipe.ious, skip=skip)
+            out.cells.append(Cell(name, metric, value, len(test), share))
+        rows = [np.c_[np.full(len(f), k), f.numpy()] for k, f in enumerate(found)]
+        kept[f"detections_{share:g}"] = np.concatenate(rows).astype(np.float32)
+        out.details[f"{share:g}"] = {"images": len(chosen), "boxes": sum(map(len, truth))}
     return out
 
 
@@ -251,6 +284,7 @@ PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
     "zero_shot": zero_shot_classification,
     "retrieval": image_to_report,
     "segmentation": segment,
+    "detection": detect,
 }
 
 

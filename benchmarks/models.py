@@ -33,13 +33,19 @@ SHUFFLED = Model("gloria-shuffled", "gloria", ("--data.shuffle-pairs",))
 RANDOM = Model("random", "gloria", UNTRAINED, pretrained=False)
 IMAGENET = Model("imagenet", "gloria", FROM_IMAGENET, pretrained=False)
 
-ONLY_ITA = ("--loss.cta-weight", "0", "--loss.cpa-weight", "0")
+NO_CTA, NO_CPA = ("--loss.cta-weight", "0"), ("--loss.cpa-weight", "0")
 MGCA_VIT = Model("mgca-vit", "mgca")
 MGCA_RESNET = Model("mgca-resnet50", "mgca", variant="resnet50")
 # ledger D51: the released baseline is MGCA's instance contrast at temperature 0.07
 CONVIRT_MGCA = Model(
-    "convirt-mgca", "mgca", (*ONLY_ITA, "--loss.tau-ita", "0.07"), variant="resnet50"
+    "convirt-mgca", "mgca", (*NO_CTA, *NO_CPA, "--loss.tau-ita", "0.07"), variant="resnet50"
 )
+ITA_VIT = Model("mgca-ita-vit", "mgca", (*NO_CTA, *NO_CPA))
+ITA_CTA_VIT = Model("mgca-ita-cta-vit", "mgca", NO_CPA)
+ITA_CPA_VIT = Model("mgca-ita-cpa-vit", "mgca", NO_CTA)
+ITA_RESNET = Model("mgca-ita-resnet50", "mgca", (*NO_CTA, *NO_CPA), variant="resnet50")
+ITA_CTA_RESNET = Model("mgca-ita-cta-resnet50", "mgca", NO_CPA, variant="resnet50")
+ITA_CPA_RESNET = Model("mgca-ita-cpa-resnet50", "mgca", NO_CTA, variant="resnet50")
 RANDOM_VIT = Model("random-mgca-vit", "mgca", UNTRAINED, pretrained=False)
 RANDOM_RESNET = Model(
     "random-mgca-resnet50", "mgca", UNTRAINED, pretrained=False, variant="resnet50"
@@ -52,6 +58,7 @@ MODELS = {
     m.id: m
     for m in (
         *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
+        *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
     )
 }

@@ -36,10 +36,11 @@ def values_of(
     row: Row, column: Column, results: Path, seeds: Sequence[int]
 ) -> tuple[list[float], str]:
     """A cell's measured values over seeds, and why there are none."""
-    if row.model is None:
+    model = row.model_for(column)
+    if model is None:
         return [], row.why_not_run or ""
     dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
-    records = load_results(results, Evaluation(row.model, column.task, dataset), seeds)
+    records = load_results(results, Evaluation(model, column.task, dataset), seeds)
     key = (column.dataset, column.metric, column.label_fraction)
     values = [
         cell["value"]

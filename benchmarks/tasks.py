@@ -34,9 +34,11 @@ TASKS = {
     "chexpert5x200": Task("chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros"),
 }
 
-SEGMENTATION_SIZES = {
+DENSE_SIZES = {
     "segmentation/phantom": 96,
     "segmentation/mgca": 224,
     "segmentation/gloria": 512,
+    "detection/phantom": 96,
+    "detection/mgca": 224,
 }
-"""Side of the images that a segmentation recipe works on, pixels."""
+"""Side of the images that a recipe of segmentation or detection works on, pixels."""

@@ -270,6 +270,7 @@ DECISIONS = {
     "D31": "RSNA is 26,684 images with label pneumonia.",
     "D32": "List V9A (or CXR-3A); 10 % of the training patients validate (`covidx/mgca-v1`), or "
     "20 % of the images (`covidx/mgca-released`).",
+    "D37": "`object_cxr/mgca-v1` is 80/20, `object_cxr/mgca-released` 90/10; test is the dev part.",
     "D38": "70/15/15 of the images: `siim/gloria-v1`; `siim/gloria-released` leaks.",
     "D39": "The marker of negatives is read with and without its leading space.",
     "D40": "Both stages' table is read where there is one, else the first's; hashed.",
@@ -279,6 +280,7 @@ DECISIONS = {
     "D45": "Table 4's ITA cells on SIIM equal Table 3's ConVIRT row; printed as published.",
     "D46": "Seeds are named in every result.",
     "D47": "Label fractions are drawn by rule and hashed, never from a loader's state.",
+    "D48": "Boxes are never changed in place.",
     "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the same encoders, labelled so.",
     "D53": "RSNA and MIMIC are split by patient; `chexpert/gloria-v1` by image as published, "
     "`chexpert/gloria-v1-patient` by patient.",
@@ -286,10 +288,6 @@ DECISIONS = {
 """Ledger points without an option, and what was decided."""
 
 OPEN = {
-    "D34": "detection",
-    "D35": "detection",
-    "D37": "Object-CXR",
-    "D48": "detection",
     "D52": "figure 3",
 }
 """Ledger points whose protocol is not built yet."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from benchmarks.tasks import SEGMENTATION_SIZES as SIZES
+from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
 from common.data import rsna, siim
 from common.data.prepare import Images
@@ -279,7 +279,7 @@ def fit(
     for _ in tqdm(range(recipe.epochs), desc=f"segmentation, {len(train)} images", unit="epoch"):
         net.train()
         net.backbone.train(whole or recipe.batchnorm == "train")
-        for ids in _batches(train, size, generator):
+        for ids in shuffled_batches(train, size, generator):
             images, masks = scans.batch(ids, generator, recipe.augment)
             mixed_loss(net(images), masks).backward()
             optimizer.step()
@@ -311,7 +311,7 @@ def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scor
     return Scores(torch.cat(dice).numpy(), float(np.mean(means)), float(np.mean(losses)))
 
 
-def _batches(
+def shuffled_batches(
     ids: Sequence[str], size: int, generator: np.random.Generator
 ) -> Iterator[Sequence[str]]:
     """Shuffled batches; an incomplete last one is dropped unless alone."""

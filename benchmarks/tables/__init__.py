@@ -8,7 +8,10 @@ from benchmarks.tables import (
     gloria_table3,
     gloria_table4,
     mgca_table1,
+    mgca_table2,
     mgca_table3,
+    mgca_table4,
+    mgca_table5,
     mgca_table6,
 )
 
@@ -21,7 +24,10 @@ TABLES: dict[str, Table] = {
         gloria_table4.TABLE,
         gloria_controls.TABLE,
         mgca_table1.TABLE,
+        mgca_table2.TABLE,
         mgca_table3.TABLE,
+        mgca_table4.TABLE,
+        mgca_table5.TABLE,
         mgca_table6.TABLE,
     )
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from common.data import chexpert, covidx, mimic_cxr, open_i, rsna, siim
+from common.data import chexpert, covidx, mimic_cxr, object_cxr, open_i, rsna, siim
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -16,6 +16,7 @@ DATASETS: dict[str, ModuleType] = {
     "chexpert": chexpert,
     "covidx": covidx,
     "mimic": mimic_cxr,
+    "object_cxr": object_cxr,
     "open_i": open_i,
     "rsna": rsna,
     "siim": siim,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 
 from common.data.tables import DataError
@@ -43,6 +45,23 @@ def read_grey(path: Path) -> Grey:
         return scale_to_uint8(read_dicom(path))
     start = data[:16].decode("ascii", "replace").strip()
     raise DataError(f"{path}: this is not an image; it starts with {start!r} ({len(data)} bytes)")
+
+
+@cache
+def dimensions(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        DataError: If it has none.
+    """
+    try:
+        if path.suffix.lower() in (".dcm", ".dicom"):
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            return int(header.Columns), int(header.Rows)
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, AttributeError, InvalidDicomError) as error:
+        raise DataError(f"{path}: no width and height to be read: {error}") from error
 
 
 def _decode_picture(data: bytes, path: Path) -> Grey:

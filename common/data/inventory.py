@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data import chexpert, covidx, mimic_cxr, open_i, rsna, siim
+from common.data import chexpert, covidx, mimic_cxr, object_cxr, open_i, rsna, siim
 from common.data.tables import DataError, find_table, read_table
 
 
@@ -102,6 +102,28 @@ def rsna_inventory(data_root: Path) -> list[Inventory]:
         paths = rsna.TEST_IMAGES + "/" + test + ".dcm"
         found.listed = pd.concat([listed, pd.DataFrame({"image_id": test, "path": paths})])
         found.counts["test_images"] = len(test)
+    return [found]
+
+
+def object_cxr_inventory(data_root: Path) -> list[Inventory]:
+    """Images and boxes of every part."""
+    home = object_cxr.find_home(data_root)
+    tables = object_cxr.tables(home)
+    rows = {part: object_cxr.read_rows(path, part) for part, path in tables.items()}
+    both = pd.concat(rows.values(), ignore_index=True)
+    boxes = [
+        (name, box.x, box.y, box.width, box.height)
+        for name, text in zip(both["image_id"], both["annotation"], strict=True)
+        for box in object_cxr.boxes_of(text)
+    ]
+    columns = ["image_id", "x", "y", "width", "height"]
+    found = Inventory(
+        *("object_cxr", home, list(tables.values()), _unique(both)),
+        pd.DataFrame(boxes, columns=columns).drop_duplicates(),
+    )
+    for part, listed in rows.items():
+        found.repeated(tables[part], listed["image_id"][listed["image_id"].duplicated()])
+        found.counts[f"{part}_images"] = listed["image_id"].nunique()
     return [found]
 
 
@@ -218,6 +240,7 @@ INVENTORIES: dict[str, Callable[[Path], list[Inventory]]] = {
     "chexpert": chexpert_inventory,
     "covidx": covidx_inventory,
     "mimic": mimic_inventory,
+    "object_cxr": object_cxr_inventory,
     "open_i": open_i_inventory,
     "rsna": rsna_inventory,
     "siim": siim_inventory,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
 from numpy.typing import NDArray
 
+from common.data.images import dimensions
 from common.data.records import EXAMPLES, RecordTable, assemble
 from common.data.tables import DataError, files_below, find_table, read_table, sha256
 
@@ -142,8 +142,7 @@ def unlabelled(home: Path, ids: pd.Series) -> list[str]:
 
 def side_of(table: RecordTable) -> int:
     """Side of the images and masks, pixels, from the first header."""
-    header = pydicom.dcmread(table.root / table.frame["path"].iloc[0], stop_before_pixels=True)
-    return int(header.Rows)
+    return dimensions(table.root / table.frame["path"].iloc[0])[1]
 
 
 def union(rles: Sequence[str], *, side: int = SIDE) -> NDArray[np.bool_]:

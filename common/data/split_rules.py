@@ -148,6 +148,14 @@ def _rsna_dense(table: RecordTable) -> Parts:
     return {part: tuple(ids) for part, ids in drawn.items()}
 
 
+def _object_cxr(table: RecordTable, held: float) -> Parts:
+    part = table.frame["source_split"]
+    pool = sorted(table.frame["image_id"][part == "train"])
+    train, valid = train_test_split(pool, test_size=held, random_state=0)
+    test = _tuple(table.frame["image_id"][part == "dev"])
+    return {"train": tuple(train), "valid": tuple(valid), "test": test}
+
+
 def _thirds(items: list[str], *, held: float = 0.3) -> dict[str, list[str]]:
     """All but `held` to train on, half of the rest to test, the first part of the second cut."""
     train, rest = train_test_split(items, test_size=held, random_state=0)
@@ -231,6 +239,16 @@ SPLITS: dict[str, Rule] = {
         "20 % of the training list's images are valid, scikit-learn, seed 0, as in MGCA's code; "
         "test is the official list; a patient's images can be on both sides",
         allow_patient_overlap=True,
+    ),
+    "object_cxr/mgca-v1": Rule(
+        "object_cxr",
+        lambda table: _object_cxr(table, 0.2),
+        "80/20 of the training part, scikit-learn, seed 0, the paper's 6,400 / 1,600; test is dev",
+    ),
+    "object_cxr/mgca-released": Rule(
+        "object_cxr",
+        lambda table: _object_cxr(table, 0.1),
+        "90/10 of the training part, scikit-learn, seed 0, as in MGCA's code; test is dev",
     ),
     "rsna/mgca-dense-v1": Rule(
         "rsna",

@@ -270,7 +270,7 @@ def test_open_i_layout(corpus: Path) -> None:
 
 def test_every_root_is_marked_and_hashed(corpus: Path) -> None:
     lists = list(corpus.rglob(SUMS))
-    assert len(lists) == 11
+    assert len(lists) == 12
     for path in lists:
         assert (path.parent / NOTICE_FILE).is_file()
         for line in path.read_text().splitlines():

@@ -117,6 +117,14 @@ def write_siim(root: Path) -> None:
     seal(home, "train-rle.csv")
 
 
+def write_objects(root: Path) -> None:
+    home = root / "object-CXR"
+    for part in ("train", "dev"):
+        write_picture(home / part / "1.jpg")
+        (home / f"{part}.csv").write_text("image_name,annotation\n1.jpg,0 1 2 9 9\n")
+    seal(home, "train.csv", "dev.csv")
+
+
 def seal(folder: Path, *tables: str) -> None:
     (folder / "SYNTHETIC_DATA.txt").write_text("made up")
     lines = [f"{hashlib.sha256((folder / t).read_bytes()).hexdigest()}  {t}\n" for t in tables]
@@ -125,7 +133,15 @@ def seal(folder: Path, *tables: str) -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    for write in (write_chexpert, write_rsna, write_mimic, write_open_i, write_covidx, write_siim):
+    for write in (
+        write_chexpert,
+        write_rsna,
+        write_mimic,
+        write_open_i,
+        write_covidx,
+        write_siim,
+        write_objects,
+    ):
         write(tmp_path)
     return tmp_path
 
@@ -145,6 +161,7 @@ def test_a_clean_corpus_has_no_problem(corpus: Path) -> None:
         "chexpert",
         "covidx",
         "mimic",
+        "object_cxr",
         "open_i",
         "rsna",
         "siim",

@@ -24,6 +24,7 @@ from common.data.phantom import (
     write_chexpert,
     write_covidx,
     write_mimic,
+    write_object_cxr,
     write_open_i,
     write_rsna,
     write_siim,
@@ -68,6 +69,7 @@ PLACES: Mapping[str, Place] = {
     "rsna": Place(
         write_rsna.ROOT, write_rsna.LABEL_TABLE, f"{write_rsna.ROOT}/{write_rsna.CLASS_TABLE}"
     ),
+    "object_cxr": Place(write_object_cxr.ROOT, "train.csv", f"{write_object_cxr.ROOT}/test.csv"),
     "siim": Place(write_siim.ROOT, write_siim.TABLE, f"{write_siim.ROOT}/{write_siim.TABLE}"),
     "covidx": Place(
         write_covidx.ROOT,
@@ -257,13 +259,15 @@ def _row_key(dataset: str, image_id: str) -> str:
     """What a table's row contains for this image and no other."""
     if dataset == "covidx":
         return f" {image_id.partition('/')[2]} "
+    if dataset == "object_cxr":
+        return f"{image_id.partition('/')[2]},"
     return f"{image_id}.jpg," if dataset == "chexpert" else f"{image_id},"
 
 
 def _one_row(dataset: str, line: Line) -> bool:
     """Whether the image has one row in the table that gets a duplicate."""
-    if dataset == "chexpert":
-        return line["extra"]["part"] == "train"
+    if dataset in ("chexpert", "object_cxr"):
+        return bool(line["extra"]["part"] == "train")
     if dataset == "siim":
         return not line["rles"].get("Pneumothorax")
     return dataset != "rsna" or not line["boxes"].get("Consolidation")

@@ -49,6 +49,7 @@ class Site:
         letter: Side marker beside the synthetic one.
         consolidation: Factor on its prior; 1.8 gives RSNA's 22 % positives.
         pneumothorax: Factor on its prior; 2.7 gives SIIM's 22 %.
+        foreign: Factor on the prior of foreign objects; 5 gives Object-CXR's half.
     """
 
     aspect: float = 1.0
@@ -59,6 +60,7 @@ class Site:
     letter: str = "L"
     consolidation: float = 1.0
     pneumothorax: float = 1.0
+    foreign: float = 1.0
 
 
 SITES: Mapping[str, Site] = {
@@ -67,6 +69,7 @@ SITES: Mapping[str, Site] = {
     "rsna": Site(aspect=1.0, ap=0.456, gamma=1.1, border=0.012, letter="L", consolidation=1.8),
     "covidx": Site(aspect=1.0, ap=0.7, gamma=0.85, contrast=0.25, letter="L", consolidation=3.0),
     "siim": Site(aspect=1.0, ap=0.39, gamma=1.05, border=0.008, letter="R", pneumothorax=2.7),
+    "object_cxr": Site(aspect=1.0, ap=0.2, contrast=0.3, letter="L", foreign=5.0),
     "open_i": Site(aspect=1.16, ap=0.15, gamma=0.95, contrast=0.2, letter="R"),
 }
 
@@ -246,7 +249,7 @@ def _draw_findings(rng: np.random.Generator, view: str, site: Site) -> tuple[Fin
         kind = "pneumonia" if rng.random() < 0.5 else ""
         side = "bilateral" if rng.random() < 0.25 else str(rng.choice(["left", "right"]))
         add("Consolidation", side, zone, severity=float(rng.random()), kind=kind)
-    _draw_focal(rng, occurs, add, pneumothorax=0.10 * site.pneumothorax)
+    _draw_focal(rng, occurs, add, site)
     if rng.random() < (0.45 if view == "AP" else 0.20) * 0.65:
         kind = str(rng.choice(["tube", "line", "generator", "leads"], p=[0.25, 0.35, 0.2, 0.2]))
         add("Support Devices", side_of(0.5, 0.5), severity=float(rng.random()), kind=kind)
@@ -257,12 +260,11 @@ def _draw_focal(
     rng: np.random.Generator,
     occurs: Callable[[float], bool],
     add: Callable[..., None],
-    *,
-    pneumothorax: float,
+    site: Site,
 ) -> None:
     """The findings that depend on no other."""
     side = str(rng.choice(["left", "right"]))
-    if occurs(pneumothorax):
+    if occurs(0.10 * site.pneumothorax):
         size = float(rng.choice([0.15, 0.5, 0.9], p=[0.4, 0.35, 0.25]))
         add("Pneumothorax", side, "upper", severity=size)
     if occurs(0.10):
@@ -273,7 +275,7 @@ def _draw_focal(
         add("Fracture", str(rng.choice(["left", "right"])), severity=float(rng.random()))
     if occurs(0.03):
         add("Pleural Other", str(rng.choice(["left", "right"])), severity=float(rng.random()))
-    if occurs(0.10):
+    if occurs(0.10 * site.foreign):
         kind = str(rng.choice(["rectangle", "ring", "loop"]))
         add("Foreign Object", severity=float(rng.random()), kind=kind)
 

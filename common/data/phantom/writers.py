@@ -19,6 +19,7 @@ from common.data.phantom import (
     write_chexpert,
     write_covidx,
     write_mimic,
+    write_object_cxr,
     write_open_i,
     write_rsna,
     write_siim,
@@ -40,7 +41,7 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "bench": (8000, 2000),
 }
 """Training and held-out studies."""
-DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx", "siim")
+DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx", "siim", "object_cxr")
 PIXELS = 256
 CHUNK = 24
 SEED_STEP = 1000
@@ -68,6 +69,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "open_i": Layout(4, write_open_i.plan, write_open_i.finish),
     "covidx": Layout(8, write_covidx.plan, write_covidx.finish),
     "siim": Layout(9, write_siim.plan, write_siim.finish),
+    "object_cxr": Layout(10, write_object_cxr.plan, write_object_cxr.finish),
     "chexpert-full": Layout(5, write_chexpert.plan_full, write_chexpert.finish_full),
     "chexpert-aimi": Layout(6, write_chexpert.plan_aimi, write_chexpert.finish_aimi),
     "chexpert-test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),

@@ -1,0 +1,439 @@
+"""Detection with YOLOv3 on a frozen ResNet (MGCA Table 2).
+
+Three scales of three anchors look at the last three stages. Boxes are (centre x, centre y, width,
+height) as shares of the image until they are decoded to pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from benchmarks.protocols.segmentation import shuffled_batches
+from benchmarks.tasks import DENSE_SIZES as SIZES
+from common.config import cite
+from common.data.images import dimensions
+from common.data.prepare import Images
+from common.data.records import Box, RecordTable
+
+ANCHORS = (
+    ((116, 90), (156, 198), (373, 326)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((10, 13), (16, 30), (33, 23)),
+)
+"""YOLOv3's own, for images of `ANCHOR_SIZE`; coarsest scale first."""
+ANCHOR_SIZE = 416
+IOUS = tuple(round(0.4 + 0.05 * k, 2) for k in range(8))
+"""0.40 to 0.75 (ledger D34: the paper prints .65 for .55)."""
+ATTRIBUTES = 6
+"""Of a box: offset x, y, log size w, h, objectness, the one class."""
+NEAR = 0.5
+"""Anchors that overlap a box more than this are no negatives."""
+BOX_WEIGHT, NEGATIVE_WEIGHT = 2.5, 0.5
+CONFIDENCE, OVERLAP = 0.5, 0.5
+"""Least objectness of a detection, and the overlap above which the weaker one goes."""
+
+
+@dataclass(frozen=True)
+class MgcaDetection:
+    """Recipe of `detection/mgca`."""
+
+    size: int = cite(SIZES["detection/mgca"], code="detection data module")
+    """Side of the images, pixels."""
+    width: int = cite(512, code="detection head")
+    """Of the coarsest scale's 1 x 1 convolutions; halves twice."""
+    batchnorm: Literal["eval", "train"] = cite(
+        "eval", paper="Sec. 4.2: frozen", code="detection module", released="train", ledger="D36"
+    )
+    """Mode of the frozen encoder's batch normalisation."""
+    lr: float = cite(5e-4, paper="Sec. 4.2", code="detection script")
+    lr_few: float = cite(2e-4, paper="Sec. 4.2", code="detection script, 1 % of RSNA")
+    batch: int = cite(16, paper="Sec. 4.2", code="detection script")
+    batch_few: int = cite(8, code="detection script, 1 %")
+    betas: tuple[float, float] = cite((0.9, 0.999), code="detection module")
+    weight_decay: float = cite(1e-6, paper="Sec. 4.2", code="detection script")
+    epochs: int = cite(50, code="detection script")
+    patience: int = cite(10, code="detection module")
+    ious: tuple[float, ...] = cite(IOUS, paper="Sec. 4.2", code="detection module", ledger="D34")
+    """Overlaps over which precision is averaged."""
+    skip: Literal["none", "released"] = cite(
+        "none", paper="Sec. 4.2: mAP", code="detection module", released="released", ledger="D35"
+    )
+    """`released` leaves out images without box or without detection."""
+
+
+@dataclass(frozen=True)
+class PhantomDetection(MgcaDetection):
+    """Recipe of `detection/phantom`."""
+
+    size: int = cite(SIZES["detection/phantom"], note="small")
+    width: int = cite(64, note="small")
+    lr: float = cite(2e-3, note="small")
+    lr_few: float = cite(2e-3, note="small")
+    epochs: int = cite(15, note="small")
+    patience: int = cite(5, note="small")
+
+
+RECIPES = {"detection/mgca": MgcaDetection(), "detection/phantom": PhantomDetection()}
+
+
+def _unit(width: int, out: int, side: int) -> nn.Sequential:
+    convolution = nn.Conv2d(width, out, side, padding=side // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.LeakyReLU(0.1))
+
+
+class _Scale(nn.Module):
+    """Six convolutions, the fifth of which goes on to the next scale, and the output."""
+
+    def __init__(self, width: int, narrow: int) -> None:
+        super().__init__()
+        wide = 2 * narrow
+        widths = [(width, narrow, 1), (narrow, wide, 3), (wide, narrow, 1), (narrow, wide, 3)]
+        self.route = nn.Sequential(*(_unit(*w) for w in [*widths, (wide, narrow, 1)]))
+        self.last = _unit(narrow, wide, 3)
+        self.out = nn.Conv2d(wide, 3 * ATTRIBUTES, kernel_size=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps to the route and the output (B, 18, H, W)."""
+        route = self.route(x)
+        return route, self.out(self.last(route))
+
+
+class YOLOv3(nn.Module):
+    """Detection head on a timm ResNet's last three stages.
+
+    Args:
+        backbone: The encoder.
+        width: See `MgcaDetection.width`.
+    """
+
+    def __init__(self, backbone: Any, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        fine, middle, coarse = (int(info["num_chs"]) for info in backbone.feature_info[-3:])
+        half, quarter = width // 2, width // 4
+        self.scales = nn.ModuleList(
+            [_Scale(coarse, width), _Scale(middle + half, half), _Scale(fine + quarter, quarter)]
+        )
+        self.bridges = nn.ModuleList([_unit(width, half, 1), _unit(half, quarter, 1)])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 1, S, S) in [-1, 1] to raw maps (B, 18, H, W) at strides 32, 16 and 8."""
+        maps = self.backbone.forward_intermediates(
+            images.expand(-1, 3, -1, -1), indices=[2, 3, 4], intermediates_only=True
+        )
+        x, found = maps[2], []
+        for k, scale in enumerate(self.scales):
+            route, out = scale(x)
+            found.append(out)
+            if k < 2:
+                up = F.interpolate(self.bridges[k](route), scale_factor=2, mode="nearest")
+                x = torch.cat([up, maps[1 - k]], dim=1)
+        return found
+
+
+def anchors_of(scale: int, size: int) -> Tensor:
+    """(3, 2) anchor widths and heights of a scale, pixels of an image of side `size`."""
+    return torch.tensor(ANCHORS[scale]) * size / ANCHOR_SIZE
+
+
+class Targets(NamedTuple):
+    """What a scale should say, each (B, 3, H, W): offsets, log sizes, where a box or none is."""
+
+    x: Tensor
+    y: Tensor
+    w: Tensor
+    h: Tensor
+    box: Tensor
+    empty: Tensor
+
+
+def targets_of(boxes: Tensor, anchors: Tensor, grid: int, size: int) -> Targets:
+    """Targets of one scale; every box belongs to the best anchor of the cell of its centre.
+
+    Shapes are compared in cells, with 1 added to every width and height, as released.
+
+    Args:
+        boxes: (B, N, 4) shares of the image; rows of zeros are none.
+        anchors: (3, 2) pixels.
+        grid: Cells along a side.
+        size: Side of the image, pixels.
+    """
+    sides = anchors * grid / size
+    shape = (len(boxes), 3, grid, grid)
+    x, y, w, h, box = (torch.zeros(shape) for _ in range(5))
+    empty = torch.ones(shape)
+    batch, row = torch.nonzero(boxes.abs().sum(dim=2), as_tuple=True)
+    cells = boxes[batch, row] * grid  # (n, 4)
+    column, line = cells[:, 0].long(), cells[:, 1].long()
+    small = torch.minimum(cells[:, None, 2:], sides[None])  # (n, 3, 2)
+    overlap = (small + 1).prod(dim=2)
+    area = (cells[:, None, 2:] + 1).prod(dim=2) + (sides + 1).prod(dim=1) - overlap
+    shapes = overlap / area  # (n, 3)
+    near = torch.nonzero(shapes > NEAR)
+    empty[batch[near[:, 0]], near[:, 1], line[near[:, 0]], column[near[:, 0]]] = 0
+    best = shapes.argmax(dim=1)
+    place = (batch, best, line, column)
+    box[place] = 1
+    x[place], y[place] = cells[:, 0] - column, cells[:, 1] - line
+    w[place] = (cells[:, 2] / sides[best, 0] + 1e-16).log()
+    h[place] = (cells[:, 3] / sides[best, 1] + 1e-16).log()
+    return Targets(x, y, w, h, box, empty)
+
+
+def _attributes(out: Tensor) -> tuple[Tensor, ...]:
+    """(B, 18, H, W) to six (B, 3, H, W); offsets, objectness and class as probabilities."""
+    maps = out.unflatten(1, (3, ATTRIBUTES)).unbind(dim=2)
+    return tuple(m if k in (2, 3) else m.sigmoid() for k, m in enumerate(maps))
+
+
+def scale_loss(out: Tensor, boxes: Tensor, anchors: Tensor, size: int) -> dict[str, Tensor]:
+    """The terms of one scale; each is a mean over all cells, masked ones counting as 0.
+
+    Source: MGCA's released YOLO loss; their sum with `BOX_WEIGHT` on the first four is the loss.
+
+    Args:
+        out: (B, 18, H, W) raw.
+        boxes: (B, N, 4) shares of the image; rows of zeros are none.
+        anchors: (3, 2) pixels.
+        size: Side of the image, pixels.
+    """
+    x, y, w, h, confidence, label = _attributes(out)
+    aim = targets_of(boxes, anchors, out.shape[-1], size)
+    found = F.binary_cross_entropy(confidence * aim.box, aim.box)
+    free = F.binary_cross_entropy(confidence * aim.empty, torch.zeros_like(aim.empty))
+    return {
+        "x": F.binary_cross_entropy(x * aim.box, aim.x),
+        "y": F.binary_cross_entropy(y * aim.box, aim.y),
+        "w": F.mse_loss(w * aim.box, aim.w),
+        "h": F.mse_loss(h * aim.box, aim.h),
+        "confidence": found + NEGATIVE_WEIGHT * free,
+        "class": F.binary_cross_entropy(label * aim.box, aim.box),
+    }
+
+
+def detection_loss(maps: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
+    """Sum over the three scales."""
+    total = boxes.new_zeros(())
+    for k, out in enumerate(maps):
+        terms = scale_loss(out, boxes, anchors_of(k, size), size)
+        for name, term in terms.items():
+            total = total + (BOX_WEIGHT if name in "xywh" else 1.0) * term
+    return total
+
+
+def decode(out: Tensor, anchors: Tensor, size: int) -> Tensor:
+    """(B, 18, H, W) to (B, 3HW, 6): centre x, y, width, height in pixels, objectness, class."""
+    x, y, w, h, confidence, label = _attributes(out)
+    grid = out.shape[-1]
+    step = torch.arange(grid, device=out.device, dtype=out.dtype)
+    sides = anchors.to(out)[:, :, None, None]
+    stride = size / grid
+    boxes = ((x + step) * stride, (y + step[:, None]) * stride, w.exp() * sides[:, 0])
+    return torch.stack([*boxes, h.exp() * sides[:, 1], confidence, label], dim=-1).flatten(1, 3)
+
+
+def suppressed(
+    decoded: Tensor, *, confidence: float = CONFIDENCE, overlap: float = OVERLAP
+) -> Tensor:
+    """One image's detections after non-maximum suppression, the surest first.
+
+    Args:
+        decoded: (n, 6) of `decode`, all scales together.
+        confidence: Least objectness.
+        overlap: Detections that overlap a surer one by this or more go; areas count the pixel at
+            their end (+1), as released.
+
+    Returns:
+        (k, 6): left, top, right, bottom in pixels, objectness, class.
+    """
+    kept = decoded[decoded[:, 4] >= confidence]
+    half = kept[:, 2:4] / 2
+    boxes = torch.cat([kept[:, :2] - half, kept[:, :2] + half, kept[:, 4:]], dim=1)
+    boxes = boxes[boxes[:, 4].argsort(descending=True, stable=True)]
+    found = []
+    while len(boxes):
+        first, boxes = boxes[0], boxes[1:]
+        found.append(first)
+        boxes = boxes[_overlap(first, boxes) < overlap]
+    return torch.stack(found) if found else decoded.new_zeros(0, ATTRIBUTES)
+
+
+def _overlap(box: Tensor, others: Tensor) -> Tensor:
+    low = torch.maximum(box[:2], others[:, :2])
+    high = torch.minimum(box[2:4], others[:, 2:4])
+    shared = (high - low + 1).clamp(min=0).prod(dim=1)
+    areas = (others[:, 2:4] - others[:, :2] + 1).prod(dim=1)
+    return shared / ((box[2:4] - box[:2] + 1).prod() + areas - shared)
+
+
+def mean_precision(
+    detections: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    *,
+    ious: Sequence[float] = IOUS,
+    skip: str = "none",
+) -> float:
+    """COCO's 101-point precision, mean over overlaps (pycocotools); at most 100 boxes an image.
+
+    Args:
+        detections: Of each image, (k, 6) of `suppressed`.
+        boxes: Of each image, (n, 4) left, top, right, bottom in pixels.
+        ious: Overlaps from which a detection counts.
+        skip: `released` leaves out images without box or without detection (ledger D35).
+
+    Returns:
+        In [0, 1]; NaN without any box.
+    """
+    pairs = list(zip(detections, boxes, strict=True))
+    if skip == "released":
+        pairs = [(found, truth) for found, truth in pairs if len(found) and len(truth)]
+    truth = [
+        {"id": 0, "image_id": k, "category_id": 1, "iscrowd": 0, **_coco(row)}
+        for k, (_, rows) in enumerate(pairs)
+        for row in rows.tolist()
+    ]
+    for number, entry in enumerate(truth, start=1):
+        entry["id"] = number
+    found = [
+        {"image_id": k, "category_id": 1, "score": row[4], **_coco(row)}
+        for k, (rows, _) in enumerate(pairs)
+        for row in rows.tolist()
+    ]
+    if not truth:
+        return float("nan")
+    if not found:
+        return 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        images = [{"id": k} for k in range(len(pairs))]
+        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": 1}]}
+        coco.createIndex()
+        judge = COCOeval(coco, coco.loadRes(found), "bbox")
+        judge.params.iouThrs = np.array(ious)
+        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][:, :, 0, 0, -1]
+    return float(precision[precision > -1].mean())
+
+
+def _coco(box: Sequence[float]) -> dict[str, Any]:
+    left, top, right, bottom = box[:4]
+    width, height = right - left, bottom - top
+    return {"bbox": [left, top, width, height], "area": width * height}
+
+
+class Boxes:
+    """Images with boxes, square, at one size.
+
+    Args:
+        table: Records with files; their boxes are in pixels of the original.
+        images: Where pixels come from, at the recipe's size, padded to squares.
+    """
+
+    def __init__(self, table: RecordTable, images: Images) -> None:
+        self.table, self.images = table, images
+        self.paths = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
+
+    def shares(self, image_id: str) -> NDArray[np.float32]:
+        """(n, 4) centre and size of the image's boxes, as shares of the padded square."""
+        found: Sequence[Box] = self.table.boxes.get(image_id, ())
+        if not found:
+            return np.zeros((0, 4), np.float32)
+        width, height = dimensions(self.table.root / self.paths[image_id])
+        side = max(width, height)
+        left, top = (side - width) / 2, (side - height) / 2
+        rows = [
+            (left + b.x + b.width / 2, top + b.y + b.height / 2, b.width, b.height) for b in found
+        ]
+        return np.array(rows, np.float32) / np.float32(side)
+
+    def batch(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, S, S) in [-1, 1] and boxes (B, N, 4), filled up with zeros."""
+        shares = [self.shares(i) for i in ids]
+        most = max(1, *(len(s) for s in shares))
+        padded = np.stack([np.pad(s, ((0, most - len(s)), (0, 0))) for s in shares])
+        pixels = torch.from_numpy(self.images.read(ids))[:, None]
+        return pixels.float().div(127.5).sub(1.0), torch.from_numpy(padded)
+
+    def corners(self, image_id: str) -> Tensor:
+        """(n, 4) left, top, right, bottom of the image's boxes, pixels at the recipe's size."""
+        share = torch.from_numpy(self.shares(image_id)) * self.images.size
+        return torch.cat([share[:, :2] - share[:, 2:] / 2, share[:, :2] + share[:, 2:] / 2], dim=1)
+
+
+def fit(
+    backbone: Any,
+    data: Boxes,
+    train: Sequence[str],
+    valid: Sequence[str],
+    recipe: MgcaDetection,
+    *,
+    few: bool,
+    seed: int,
+) -> YOLOv3:
+    """Train the head on the frozen encoder; the epoch with the best validation mAP is kept."""
+    torch.manual_seed(seed)
+    net, generator = YOLOv3(copy.deepcopy(backbone), recipe.width), np.random.default_rng(seed)
+    net.backbone.requires_grad_(False)
+    lr, size = (recipe.lr_few, recipe.batch_few) if few else (recipe.lr, recipe.batch)
+    optimizer = torch.optim.AdamW(
+        (p for p in net.parameters() if p.requires_grad),
+        lr=lr,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+    )
+    best, best_state, waited = -1.0, net.state_dict(), 0
+    for _ in tqdm(range(recipe.epochs), desc=f"detection, {len(train)} images", unit="epoch"):
+        net.train()
+        net.backbone.train(recipe.batchnorm == "train")
+        for ids in shuffled_batches(train, size, generator):
+            images, boxes = data.batch(ids)
+            detection_loss(net(images), boxes, recipe.size).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        value = evaluate(net, data, valid, recipe)
+        best, best_state, waited = (
+            (value, copy.deepcopy(net.state_dict()), 0)
+            if value > best
+            else (best, best_state, waited + 1)
+        )
+        if waited >= recipe.patience:
+            break
+    net.load_state_dict(best_state)
+    return net.eval()
+
+
+@torch.no_grad()
+def detections_of(net: YOLOv3, data: Boxes, ids: Sequence[str], size: int) -> list[Tensor]:
+    """Detections of each image after suppression."""
+    net.eval()
+    found: list[Tensor] = []
+    for start in range(0, len(ids), 64):
+        maps = net(data.batch(ids[start : start + 64])[0])
+        decoded = torch.cat(
+            [decode(out, anchors_of(k, size), size) for k, out in enumerate(maps)], dim=1
+        )
+        found += [suppressed(rows) for rows in decoded]
+    return found
+
+
+def evaluate(net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection) -> float:
+    """Mean average precision over a part."""
+    found = detections_of(net, data, ids, recipe.size)
+    truth = [data.corners(i) for i in ids]
+    return mean_precision(found, truth, ious=recipe.ious, skip=recipe.skip)

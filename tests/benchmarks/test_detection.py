@@ -1,0 +1,114 @@
+"""YOLOv3 protocol: golden losses, boxes and precision, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from benchmarks.protocols.detection import (
+    BOX_WEIGHT,
+    Boxes,
+    PhantomDetection,
+    YOLOv3,
+    anchors_of,
+    decode,
+    evaluate,
+    fit,
+    mean_precision,
+    scale_loss,
+    suppressed,
+)
+from common.data import load
+from common.data.phantom.writers import write_corpus
+from common.data.prepare import DecodedImages
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "mgca"
+
+
+@pytest.mark.parametrize("scale", [0, 1, 2])
+def test_golden_losses_and_boxes(scale: int) -> None:
+    g = np.load(GOLDEN / "yolo.npz")
+    size = int(g["img_size"])
+    anchors = torch.tensor(g["anchors"][scale])
+    torch.testing.assert_close(anchors_of(scale, 224), anchors)  # kept for the small image too
+    out = torch.tensor(g[f"out{scale}"], requires_grad=True)
+    boxes = torch.tensor(g["targets_f64"][..., 1:], dtype=torch.float32)
+    terms = scale_loss(out, boxes, anchors, size)
+    total = sum((BOX_WEIGHT if k in "xywh" else 1.0) * v for k, v in terms.items())
+    assert isinstance(total, torch.Tensor)
+    ours = [total.item(), *(v.item() for v in terms.values())]
+    np.testing.assert_allclose(ours, g[f"loss_total_x_y_w_h_conf_cls_{scale}"], rtol=1e-5)
+    grad = torch.autograd.grad(total, out)[0]
+    np.testing.assert_allclose(grad, g[f"grad{scale}"], rtol=1e-4, atol=1e-6)
+    decoded = decode(out.detach(), anchors, size)
+    np.testing.assert_allclose(decoded, g[f"decoded{scale}"], rtol=1e-5, atol=3e-4)
+
+
+@pytest.mark.parametrize("image", [0, 1])
+def test_golden_suppression(image: int) -> None:
+    g = np.load(GOLDEN / "yolo.npz")
+    confidence, overlap = (float(v) for v in g["nms_conf_iou"])
+    decoded = torch.cat([torch.tensor(g[f"decoded{k}"][image]) for k in range(3)])
+    ours = suppressed(decoded, confidence=confidence, overlap=overlap)
+    np.testing.assert_allclose(ours, g[f"nms_kept_{image}"][:, :6], rtol=1e-5, atol=3e-4)
+
+
+def test_golden_precision() -> None:
+    g = np.load(GOLDEN / "detection_map.npz")
+    size = 224
+    decoded = torch.cat(
+        [decode(torch.tensor(g[f"out{k}"]), anchors_of(k, size), size) for k in range(3)], dim=1
+    )
+    found = [suppressed(rows) for rows in decoded]
+    for k, rows in enumerate(found):
+        np.testing.assert_allclose(rows, g[f"kept_{k}"].reshape(-1, 7)[:, :6], rtol=1e-4, atol=1e-3)
+    truth = []
+    for rows in g["labels_f64"][..., 1:]:
+        box = torch.tensor(rows[np.abs(rows).sum(axis=1) > 0] * size, dtype=torch.float32)
+        truth.append(torch.cat([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2], dim=1))
+    ious = tuple(g["iou_thresholds"].astype(float).round(2))
+    assert mean_precision(found, truth, ious=ious) == pytest.approx(g["map_all_images"], rel=1e-5)
+    skipped = mean_precision(found, truth, ious=ious, skip="released")
+    assert skipped == pytest.approx(float(g["map"]), rel=1e-5)
+
+
+def test_published_head() -> None:
+    """Every tensor of the released head has a counterpart of its shape."""
+    layout = json.loads((GOLDEN / "yolo_head_layout.json").read_text())
+    with torch.device("meta"):
+        net = YOLOv3(timm.create_model("resnet50", num_classes=0, global_pool=""), 512)
+        maps = net(torch.zeros(1, 1, 224, 224))
+    assert [tuple(m.shape) for m in maps] == [(1, 18, 7, 7), (1, 18, 14, 14), (1, 18, 28, 28)]
+    head = [v for k, v in net.state_dict().items() if not k.startswith("backbone")]
+    assert sorted(tuple(v.shape) for v in head) == sorted(tuple(v) for v in layout.values())
+
+
+def test_no_detection_is_no_precision() -> None:
+    box = torch.tensor([[10.0, 10, 50, 50]])
+    assert mean_precision([torch.zeros(0, 6)], [box]) == 0
+    assert np.isnan(mean_precision([torch.zeros(0, 6)], [torch.zeros(0, 4)]))
+    perfect = torch.tensor([[10.0, 10, 50, 50, 0.9, 1.0]])
+    assert mean_precision([perfect], [box]) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_the_head_learns_on_a_frozen_encoder(tmp_path: Path) -> None:
+    write_corpus(tmp_path, size="ci", datasets=["rsna"], workers=1)
+    table = load("rsna", tmp_path)
+    data = Boxes(table, DecodedImages(table, 96))
+    ids = [i for i in table.frame["image_id"] if table.boxes.get(i)][:8]
+    torch.manual_seed(0)
+    backbone = timm.create_model(
+        "resnet10t", num_classes=0, global_pool="", stem_width=8, channels=(16, 32, 64, 128)
+    )
+    recipe = replace(PhantomDetection(), batch=8, epochs=150, patience=150)
+    net = fit(backbone, data, ids, ids, recipe, few=False, seed=0)
+    for name, value in backbone.state_dict().items():
+        torch.testing.assert_close(net.backbone.state_dict()[name], value)
+    assert evaluate(net, data, ids, recipe) > 0.3

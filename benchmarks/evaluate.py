@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from common import config
 from common.checkpoint import CheckpointError
 from common.data import load, load_tables, splits
 from common.data.prepare import DecodedImages, open_prepared
+from common.data.records import RecordTable
 from common.data.splits import fraction
 from common.data.tables import DataError
 from common.interface import Predictor
@@ -115,14 +116,11 @@ def linear(args: Args, model: Predictor) -> Outcome:
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, _splits(data, five))
     out.predictions["test_targets"] = data.targets(test)
     for share in FRACTIONS:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            chosen = fraction(train, data.table, share, seed=args.seed, rule=args.fraction_rule)
+        chosen, notes = _share(args, train, data.table, share)
         classify = probe.fit(data, chosen, valid, args.seed)
         scores = classify(probe.of(test))
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, data.targets(test), scores, share)
-        notes = [str(w.message) for w in caught]
         out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
         if data.task.exclusive:
             hits = scores.argmax(axis=1) == data.classes(test)
@@ -139,6 +137,16 @@ def linear(args: Args, model: Predictor) -> Outcome:
             out.cells += _rates(args.dataset, rates, len(test), share)
         out.details[f"{share:g}"]["thresholds"] = cuts
     return out
+
+
+def _share(
+    args: Args, train: Sequence[str], table: RecordTable, share: float
+) -> tuple[tuple[str, ...], list[str]]:
+    """A share of the training images, and what is to be said of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+    return chosen, [str(w.message) for w in caught]
 
 
 def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
@@ -216,7 +224,7 @@ def segment(args: Args, model: Predictor) -> Outcome:
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     positive = np.array([scans.positive(i) for i in test])
     for share in FRACTIONS:
-        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+        chosen, notes = _share(args, train, table, share)
         backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
         net = segmentation.fit(backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
@@ -227,7 +235,11 @@ def segment(args: Args, model: Predictor) -> Outcome:
             "dice_batch_mean": scores.batch_mean,
         }
         out.cells += [Cell(name, metric, v, len(test), share) for metric, v in found.items()]
-        out.details[f"{share:g}"] = {"images": len(chosen), "positives": int(positive.sum())}
+        out.details[f"{share:g}"] = {
+            "images": len(chosen),
+            "positives": int(positive.sum()),
+            "warnings": notes,
+        }
     return out
 
 
@@ -244,7 +256,7 @@ def detect(args: Args, model: Predictor) -> Outcome:
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     truth = [data.corners(i) for i in test]
     for share in FRACTIONS:
-        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+        chosen, notes = _share(args, train, table, share)
         backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
         few = share == FRACTIONS[0]
         net = detection.fit(backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
@@ -254,7 +266,11 @@ def detect(args: Args, model: Predictor) -> Outcome:
             out.cells.append(Cell(name, metric, value, len(test), share))
         rows = [np.c_[np.full(len(f), k), f.numpy()] for k, f in enumerate(found)]
         kept[f"detections_{share:g}"] = np.concatenate(rows).astype(np.float32)
-        out.details[f"{share:g}"] = {"images": len(chosen), "boxes": sum(map(len, truth))}
+        out.details[f"{share:g}"] = {
+            "images": len(chosen),
+            "boxes": sum(map(len, truth)),
+            "warnings": notes,
+        }
     return out
 
 

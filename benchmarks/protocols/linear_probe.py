@@ -124,8 +124,11 @@ def _logistic(features: Array, target: Array, strength: float) -> Classifier:
 
 def _multinomial(features: Array, targets: Array, strength: float) -> Classifier:
     """Log-probabilities (k, L); a class without training image has the lowest score of all."""
+    classes = targets.argmax(axis=1)
+    if len(np.unique(classes)) < 2:
+        return lambda rows: np.repeat(targets[:1], len(rows), axis=0)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-    model.fit(features, targets.argmax(axis=1))
+    model.fit(features, classes)
 
     def scores(rows: Array) -> Array:
         found = np.log(np.clip(model.predict_proba(rows), 1e-30, 1))

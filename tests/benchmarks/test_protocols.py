@@ -117,6 +117,13 @@ def test_exclusive_labels_get_one_classifier_and_unseen_classes_the_lowest_score
     assert (scores.argmin(axis=1) == 2).all()
 
 
+def test_one_class_alone_is_always_predicted() -> None:
+    features, _ = blobs(20, 0)
+    one_hot = np.eye(3, dtype=np.float32)[np.full(20, 2)]
+    scores = fit_cached(features, one_hot, features, one_hot, exclusive=True)(features)
+    assert (scores.argmax(axis=1) == 2).all()
+
+
 def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 16, 16) * 2 - 1

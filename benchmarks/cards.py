@@ -40,7 +40,7 @@ CARDS = {
     ),
     "mgca": Card(
         mgca.PRESETS,
-        {**mgca.DECISIONS, **{k: f"{what}: not built yet." for k, what in mgca.OPEN.items()}},
+        mgca.DECISIONS,
         {
             "linear/mgca": MgcaProbeConfig(),
             "segmentation/mgca": MgcaSegmentation(),

@@ -282,12 +282,8 @@ DECISIONS = {
     "D47": "Label fractions are drawn by rule and hashed, never from a loader's state.",
     "D48": "Boxes are never changed in place.",
     "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the same encoders, labelled so.",
+    "D52": "Figure 3 shows the attention weights themselves (`mgca.figures`).",
     "D53": "RSNA and MIMIC are split by patient; `chexpert/gloria-v1` by image as published, "
     "`chexpert/gloria-v1-patient` by patient.",
 }
 """Ledger points without an option, and what was decided."""
-
-OPEN = {
-    "D52": "figure 3",
-}
-"""Ledger points whose protocol is not built yet."""

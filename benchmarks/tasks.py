@@ -35,7 +35,7 @@ TASKS = {
 }
 
 DENSE_SIZES = {
-    "segmentation/phantom": 96,
+    "segmentation/phantom": 64,
     "segmentation/mgca": 224,
     "segmentation/gloria": 512,
     "detection/phantom": 96,

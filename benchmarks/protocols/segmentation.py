@@ -81,11 +81,11 @@ class PhantomSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/phantom`."""
 
     size: int = cite(SIZES["segmentation/phantom"], note="small")
-    decoder: tuple[int, ...] = cite((64, 32, 16, 16, 8), note="small")
+    decoder: tuple[int, ...] = cite((64, 32, 16, 8, 8), note="small")
     batch_siim: int = cite(16, note="small")
     lr: float = cite(2e-3, note="small")
-    epochs: int = cite(15, note="small")
-    patience: int = cite(5, note="small")
+    epochs: int = cite(10, note="small")
+    patience: int = cite(4, note="small")
     augment: float = cite(0.0, note="the encoder then sees each image once")
 
 

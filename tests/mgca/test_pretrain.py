@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from mgca.config import PRESETS, PretrainConfig
 from mgca.pairs import load_pairs
 from mgca.pretrain import losses_of, lr_at, train
 
+ROOT = Path(__file__).parents[2]
 PHANTOMS = pytest.mark.parametrize("preset", ["phantom", "phantom-resnet50"])
 
 
@@ -110,3 +114,24 @@ def test_pairs_are_one_an_image_and_parts_disjoint(corpus: Path, tmp_path: Path)
     fewer = load_pairs(half, train_pairs.word_pieces).train
     assert set(fewer.image_ids) < set(train_pairs.image_ids)
     assert 0.4 < len(fewer) / len(train_pairs) < 0.6
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
+    """Gathered instances and codes, and prototypes that rest in the first epoch."""
+    words = f"phantom-resnet50 --data-root {corpus} --out {tmp_path} --tracker none --max-epochs 2"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "mgca/pretrain.py", *words.split()),
+            *("--optim.batch-size", "8"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    record = json.loads((tmp_path / "provenance.json").read_text())
+    assert record["processes"] == 2
+    assert load_file(tmp_path / "last" / "model.safetensors")

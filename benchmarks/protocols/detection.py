@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import nms
 from tqdm.auto import tqdm
 
 from benchmarks.protocols.segmentation import shuffled_batches
@@ -263,21 +264,8 @@ def suppressed(
     kept = decoded[decoded[:, 4] >= confidence]
     half = kept[:, 2:4] / 2
     boxes = torch.cat([kept[:, :2] - half, kept[:, :2] + half, kept[:, 4:]], dim=1)
-    boxes = boxes[boxes[:, 4].argsort(descending=True, stable=True)]
-    found = []
-    while len(boxes):
-        first, boxes = boxes[0], boxes[1:]
-        found.append(first)
-        boxes = boxes[_overlap(first, boxes) < overlap]
-    return torch.stack(found) if found else decoded.new_zeros(0, ATTRIBUTES)
-
-
-def _overlap(box: Tensor, others: Tensor) -> Tensor:
-    low = torch.maximum(box[:2], others[:, :2])
-    high = torch.minimum(box[2:4], others[:, 2:4])
-    shared = (high - low + 1).clamp(min=0).prod(dim=1)
-    areas = (others[:, 2:4] - others[:, :2] + 1).prod(dim=1)
-    return shared / ((box[2:4] - box[:2] + 1).prod() + areas - shared)
+    ended = boxes[:, :4] + boxes.new_tensor([0, 0, 1, 1])
+    return boxes[nms(ended, boxes[:, 4], overlap - 1e-6)]
 
 
 def mean_precision(

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,14 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
     """
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, places = pattern.subn(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text)  # type: ignore[misc]
+        text, places = pattern.subn(partial(_between, table), text)
         if places != 1:
             raise ValueError(f"a card needs one place <!-- {name} -->, found {places}")
     return text
+
+
+def _between(table: str, place: re.Match[str]) -> str:
+    return f"{place[1]}{table}\n{place[2]}"
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from benchmarks.protocols.linear_probe import PROBES
 from benchmarks.weights import NotRunnable, ready
 from common import config
 from common.checkpoint import CheckpointError
-from common.data import load, load_tables, splits
+from common.data import load, load_tables, object_cxr, splits
 from common.data.prepare import DecodedImages, open_prepared
 from common.data.records import RecordTable
 from common.data.splits import fraction
@@ -225,8 +225,7 @@ def segment(args: Args, model: Predictor) -> Outcome:
     positive = np.array([scans.positive(i) for i in test])
     for share in FRACTIONS:
         chosen, notes = _share(args, train, table, share)
-        backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
-        net = segmentation.fit(backbone, scans, chosen, valid, recipe, seed=args.seed)
+        net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
         kept[f"dice_{share:g}"] = scores.dice
         found = {
@@ -247,19 +246,22 @@ def detect(args: Args, model: Predictor) -> Outcome:
     """YOLOv3 detection at every label fraction, and mAP on the test images."""
     protocol, name = f"detection/{args.recipe}", args.dataset
     recipe = detection.RECIPES[protocol]
-    table = load(name, args.data_root)
+    table = (
+        object_cxr.load(args.data_root, polygons=recipe.polygon_boxes)
+        if name == "object_cxr"
+        else load(name, args.data_root)
+    )
     split = splits.build(DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    data = detection.Boxes(table, images)
+    data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch")
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     truth = [data.corners(i) for i in test]
     for share in FRACTIONS:
         chosen, notes = _share(args, train, table, share)
-        backbone = model.image_encoder.backbone  # type: ignore[attr-defined]
         few = share == FRACTIONS[0]
-        net = detection.fit(backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
+        net = detection.fit(model.backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
         found = detection.detections_of(net, data, test, recipe.size)
         for metric, skip in (("map", "none"), ("map_released", "released")):
             value = detection.mean_precision(found, truth, ious=recipe.ious, skip=skip)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ImageFeatures(NamedTuple):
@@ -22,21 +22,18 @@ class ImageFeatures(NamedTuple):
     local: Tensor
 
 
-class ImageEncoder(Protocol):
-    """The part that downstream tasks keep; `dim` is the width of the pooled feature."""
-
-    dim: int
-
-    def __call__(self, images: Tensor) -> ImageFeatures:
-        """Images (B, 1, H, W), normalised as the paper does, to features."""
-        ...
-
-
 class Predictor(Protocol):
     """A pre-trained model with its preprocessing: 8-bit pixels and raw text to similarities."""
 
-    size: int
-    """Side in pixels of the square images of `prepare` and `common.data.images.resize_and_pad`."""
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square images of `prepare` and `resize_and_pad`."""
+        ...
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The bare image encoder, a timm network, for segmentation and detection."""
+        ...
 
     def normalise(
         self, images: NDArray[np.uint8], *, generator: np.random.Generator | None

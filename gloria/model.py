@@ -210,6 +210,11 @@ class GLoRIA(
         return self.config.image.size
 
     @property
+    def backbone(self) -> nn.Module:
+        """The bare timm image encoder."""
+        return cast(nn.Module, self.image_encoder.backbone)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.global_image.weight.device

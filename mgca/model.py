@@ -344,6 +344,11 @@ class MGCA(
         return self.config.image.size
 
     @property
+    def backbone(self) -> nn.Module:
+        """The bare timm image encoder."""
+        return cast(nn.Module, self.image_encoder.backbone)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.prototypes.weight.device

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from common.config import cite
 from common.data.images import dimensions
 from common.data.prepare import Images
 from common.data.records import Box, RecordTable
+from common.data.tables import DataError
 
 ANCHORS = (
     ((116, 90), (156, 198), (373, 326)),
@@ -54,6 +56,12 @@ class MgcaDetection:
 
     size: int = cite(SIZES["detection/mgca"], code="detection data module")
     """Side of the images, pixels."""
+    aspect: Literal["stretch", "pad"] = cite("stretch", code="detection data module")
+    """How an oblong image becomes a square."""
+    polygon_boxes: Literal["corners", "released"] = cite(
+        "corners", note="the least box", code="detection preprocessing", released="released"
+    )
+    """Boxes of Object-CXR's polygons, see `common.data.object_cxr`."""
     width: int = cite(512, code="detection head")
     """Of the coarsest scale's 1 x 1 convolutions; halves twice."""
     batchnorm: Literal["eval", "train"] = cite(
@@ -61,12 +69,15 @@ class MgcaDetection:
     )
     """Mode of the frozen encoder's batch normalisation."""
     lr: float = cite(5e-4, paper="Sec. 4.2", code="detection script")
-    lr_few: float = cite(2e-4, paper="Sec. 4.2", code="detection script, 1 % of RSNA")
+    lr_few_rsna: float = cite(2e-4, paper="Sec. 4.2", code="detection script, 1 %")
+    lr_few_object_cxr: float = cite(2.5e-4, code="detection script, 1 %")
     batch: int = cite(16, paper="Sec. 4.2", code="detection script")
     batch_few: int = cite(8, code="detection script, 1 %")
     betas: tuple[float, float] = cite((0.9, 0.999), code="detection module")
     weight_decay: float = cite(1e-6, paper="Sec. 4.2", code="detection script")
     epochs: int = cite(50, code="detection script")
+    epoch_steps: int | None = cite(None, code="detection script")
+    """Batches of an epoch; none: those of one pass over the training images."""
     patience: int = cite(10, code="detection module")
     ious: tuple[float, ...] = cite(IOUS, paper="Sec. 4.2", code="detection module", ledger="D34")
     """Overlaps over which precision is averaged."""
@@ -83,8 +94,10 @@ class PhantomDetection(MgcaDetection):
     size: int = cite(SIZES["detection/phantom"], note="small")
     width: int = cite(64, note="small")
     lr: float = cite(2e-3, note="small")
-    lr_few: float = cite(2e-3, note="small")
+    lr_few_rsna: float = cite(2e-3, note="small")
+    lr_few_object_cxr: float = cite(2e-3, note="small")
     epochs: int = cite(15, note="small")
+    epoch_steps: int | None = cite(20, note="a pass over 1 % of the phantom is three batches")
     patience: int = cite(5, note="small")
 
 
@@ -331,37 +344,75 @@ class Boxes:
     Args:
         table: Records with files; their boxes are in pixels of the original.
         images: Where pixels come from, at the recipe's size, padded to squares.
+        stretch: Stretch what is not padding over the whole square.
     """
 
-    def __init__(self, table: RecordTable, images: Images) -> None:
-        self.table, self.images = table, images
+    def __init__(self, table: RecordTable, images: Images, *, stretch: bool) -> None:
+        self.table, self.images, self.stretch = table, images, stretch
         self.paths = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
 
+    def extent(self, image_id: str) -> tuple[int, int]:
+        """Width and height of the original, pixels."""
+        return dimensions(self.table.root / self.paths[image_id])
+
     def shares(self, image_id: str) -> NDArray[np.float32]:
-        """(n, 4) centre and size of the image's boxes, as shares of the padded square."""
+        """(n, 4) centre and size of the image's boxes, as shares of the square.
+
+        Raises:
+            DataError: If a box has its centre outside the image.
+        """
         found: Sequence[Box] = self.table.boxes.get(image_id, ())
         if not found:
             return np.zeros((0, 4), np.float32)
-        width, height = dimensions(self.table.root / self.paths[image_id])
-        side = max(width, height)
-        left, top = (side - width) / 2, (side - height) / 2
-        rows = [
-            (left + b.x + b.width / 2, top + b.y + b.height / 2, b.width, b.height) for b in found
-        ]
-        return np.array(rows, np.float32) / np.float32(side)
+        size = np.array(self.extent(image_id), np.float32)
+        rows = np.array(
+            [(b.x + b.width / 2, b.y + b.height / 2, b.width, b.height) for b in found], np.float32
+        )
+        outside = ((rows[:, :2] < 0) | (rows[:, :2] >= size)).any(axis=1)
+        if outside.any():
+            box = found[int(outside.argmax())]
+            raise DataError(
+                f"{self.paths[image_id]}: {box} lies outside the image of {size[0]:.0f} x "
+                f"{size[1]:.0f} pixels; its table and its file do not belong together"
+            )
+        square = size if self.stretch else np.repeat(size.max(), 2)
+        rows[:, :2] += (square - size) / 2
+        return rows / np.tile(square, 2)
 
     def batch(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Images (B, 1, S, S) in [-1, 1] and boxes (B, N, 4), filled up with zeros."""
         shares = [self.shares(i) for i in ids]
         most = max(1, *(len(s) for s in shares))
         padded = np.stack([np.pad(s, ((0, most - len(s)), (0, 0))) for s in shares])
-        pixels = torch.from_numpy(self.images.read(ids))[:, None]
-        return pixels.float().div(127.5).sub(1.0), torch.from_numpy(padded)
+        pixels = self.images.read(ids)
+        if self.stretch:
+            planes = zip(pixels, ids, strict=True)
+            pixels = np.stack([unpadded(plane, *self.extent(i)) for plane, i in planes])
+        images = torch.from_numpy(pixels)[:, None]
+        return images.float().div(127.5).sub(1.0), torch.from_numpy(padded)
 
     def corners(self, image_id: str) -> Tensor:
         """(n, 4) left, top, right, bottom of the image's boxes, pixels at the recipe's size."""
         share = torch.from_numpy(self.shares(image_id)) * self.images.size
         return torch.cat([share[:, :2] - share[:, 2:] / 2, share[:, :2] + share[:, 2:] / 2], dim=1)
+
+
+def unpadded(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The picture inside a padded square, stretched over all of it.
+
+    Args:
+        pixels: (S, S) as `common.data.images.resize_and_pad` gives it.
+        width: Of the original, pixels.
+        height: Of the original, pixels.
+    """
+    size = len(pixels)
+    if width == height:
+        return pixels
+    ratio = size / max(width, height)
+    rows, columns = (max(1, int(side * ratio)) for side in (height, width))
+    top, left = (size - rows) // 2, (size - columns) // 2
+    inside = pixels[top : top + rows, left : left + columns]
+    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def fit(
@@ -378,7 +429,8 @@ def fit(
     torch.manual_seed(seed)
     net, generator = YOLOv3(copy.deepcopy(backbone), recipe.width), np.random.default_rng(seed)
     net.backbone.requires_grad_(False)
-    lr, size = (recipe.lr_few, recipe.batch_few) if few else (recipe.lr, recipe.batch)
+    lr = getattr(recipe, f"lr_few_{data.table.dataset}") if few else recipe.lr
+    size = recipe.batch_few if few else recipe.batch
     optimizer = torch.optim.AdamW(
         (p for p in net.parameters() if p.requires_grad),
         lr=lr,
@@ -389,7 +441,7 @@ def fit(
     for _ in tqdm(range(recipe.epochs), desc=f"detection, {len(train)} images", unit="epoch"):
         net.train()
         net.backbone.train(recipe.batchnorm == "train")
-        for ids in shuffled_batches(train, size, generator):
+        for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
             images, boxes = data.batch(ids)
             detection_loss(net(images), boxes, recipe.size).backward()
             optimizer.step()

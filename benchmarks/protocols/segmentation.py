@@ -26,6 +26,7 @@ from common.config import cite
 from common.data import rsna, siim
 from common.data.prepare import Images
 from common.data.records import RecordTable
+from common.data.tables import DataError
 
 Mask = NDArray[np.float32]
 FOCAL_WEIGHT = 10.0
@@ -53,6 +54,8 @@ class MgcaSegmentation:
     batch_siim: int = cite(8, code="segmentation script")
     batch_rsna: int = cite(16, code="segmentation script")
     epochs: int = cite(50, code="segmentation script")
+    epoch_steps: int | None = cite(None, code="segmentation script")
+    """Batches of an epoch; none: those of one pass over the training images."""
     patience: int = cite(10, code="segmentation module")
     monitor: Literal["loss", "dice"] = cite("loss", code="segmentation module")
     """What chooses the best epoch on the validation part."""
@@ -84,9 +87,9 @@ class PhantomSegmentation(MgcaSegmentation):
     decoder: tuple[int, ...] = cite((64, 32, 16, 8, 8), note="small")
     batch_siim: int = cite(16, note="small")
     lr: float = cite(2e-3, note="small")
-    epochs: int = cite(10, note="small")
-    patience: int = cite(4, note="small")
-    augment: float = cite(0.0, note="the encoder then sees each image once")
+    epochs: int = cite(15, note="small")
+    epoch_steps: int | None = cite(20, note="a pass over 1 % of the phantom is one batch")
+    patience: int = cite(5, note="small")
 
 
 RECIPES = {
@@ -201,12 +204,18 @@ class Scans:
     def mask(self, image_id: str) -> Mask:
         """(size, size) in [0, 1], edges soft from the resize."""
         if self.dataset == "siim":
-            full = siim.union(self.rles[image_id].split(";"), side=self.side)
+            full = self._union(image_id)
         else:
             full = rsna.box_mask(self.table.boxes.get(image_id, ()), side=self.side)
         size = (self.images.size, self.images.size)
         small = cv2.resize(full.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         return np.asarray(small, np.float32)
+
+    def _union(self, image_id: str) -> NDArray[np.bool_]:
+        try:
+            return siim.union(self.rles[image_id].split(";"), side=self.side)
+        except DataError as error:
+            raise DataError(f"siim: image {image_id}: {error}") from error
 
     def positive(self, image_id: str) -> bool:
         """Whether the image has any mask."""
@@ -279,7 +288,7 @@ def fit(
     for _ in tqdm(range(recipe.epochs), desc=f"segmentation, {len(train)} images", unit="epoch"):
         net.train()
         net.backbone.train(whole or recipe.batchnorm == "train")
-        for ids in shuffled_batches(train, size, generator):
+        for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
             images, masks = scans.batch(ids, generator, recipe.augment)
             mixed_loss(net(images), masks).backward()
             optimizer.step()
@@ -312,10 +321,15 @@ def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scor
 
 
 def shuffled_batches(
-    ids: Sequence[str], size: int, generator: np.random.Generator
+    ids: Sequence[str], size: int, generator: np.random.Generator, steps: int | None = None
 ) -> Iterator[Sequence[str]]:
-    """Shuffled batches; an incomplete last one is dropped unless alone."""
-    order = [ids[k] for k in generator.permutation(len(ids))]
-    whole = len(order) // size * size
-    for start in range(0, max(whole, 1), size):
+    """Batches of one shuffled pass, or of as many passes as `steps` batches need.
+
+    An incomplete last batch of a pass is dropped unless it is alone.
+    """
+    whole = max(len(ids) // size, 1)
+    for step in range(steps or whole):
+        if step % whole == 0:
+            order = [ids[k] for k in generator.permutation(len(ids))]
+        start = step % whole * size
         yield order[start : start + size]

@@ -26,6 +26,8 @@ from common.data.tables import (
     DataError,
     files_below,
     find_table,
+    first_home,
+    has_table,
     read_labels,
     read_table,
     sha256,
@@ -99,13 +101,20 @@ def find_home(data_root: Path, names: Sequence[str] = ("train.csv", "valid.csv")
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        folder = data_root / name
-        for tables in (folder, folder / BATCHES[1]):
-            if any((tables / f"{table}{end}").is_file() for table in names for end in ("", ".gz")):
-                return Home(folder, tables, (folder / BATCHES[2]).is_dir() or tables != folder)
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(f"chexpert is missing; looked for {' or '.join(names)} in:{looked}")
+
+    def tables_of(folder: Path) -> Path | None:
+        places = (folder, folder / BATCHES[1])
+        return next((p for p in places if any(has_table(p, name) for name in names)), None)
+
+    folder = first_home(
+        data_root,
+        ROOTS,
+        lambda folder: tables_of(folder) is not None,
+        dataset="chexpert",
+        wanted=" or ".join(names),
+    )
+    tables = tables_of(folder) or folder
+    return Home(folder, tables, (folder / BATCHES[2]).is_dir() or tables != folder)
 
 
 def load(
@@ -143,7 +152,7 @@ def tables(home: Home) -> list[Path]:
     """The label tables present: train, then valid."""
     found = []
     for name in ("train.csv", "valid.csv"):
-        if any((home.tables / f"{name}{end}").is_file() for end in ("", ".gz")):
+        if has_table(home.tables, name):
             found.append(find_table(home.tables, name))
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.data.records import RecordTable, assemble
-from common.data.tables import DataError, resolve_inside, sha256
+from common.data.tables import DataError, first_home, resolve_inside, sha256
 
 ROOTS: tuple[str, ...] = ("COVIDx", "covidx", "covidx-cxr2", "covidx-cxr-2", "COVIDx-CXR", ".")
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
@@ -35,13 +35,13 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        home = data_root / name
-        if (home / "train").is_dir() and all(_list(home, part) for part in PARTS):
-            return home
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    wanted = ", ".join(name.format("train") for name in LISTS)
-    raise DataError(f"covidx is missing; looked for train/ and one of {wanted} in:{looked}")
+
+    def holds(folder: Path) -> bool:
+        return (folder / "train").is_dir() and all(_list(folder, part) for part in PARTS)
+
+    lists = ", ".join(name.format("train") for name in LISTS)
+    wanted = f"train/ and one of {lists}"
+    return first_home(data_root, ROOTS, holds, dataset="covidx", wanted=wanted)
 
 
 def tables(home: Path) -> list[Path]:

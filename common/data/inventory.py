@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.data import chexpert, covidx, mimic_cxr, object_cxr, open_i, rsna, siim
-from common.data.tables import DataError, find_table, read_table
+from common.data.tables import DataError, find_table, has_table, read_table
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Inventory:
         tables: Source tables.
         listed: Columns `image_id` and `path`, one row an image.
         boxes: Columns `image_id`, `x`, `y`, `width`, `height` in pixels.
+        mask_ends: How many pixels an image needs for its run-length masks, by image id.
         faults: (kind, table, id, detail) of each faulty row.
         counts: Measured sizes, by the names of `facts.counts`.
     """
@@ -34,6 +35,7 @@ class Inventory:
     tables: list[Path]
     listed: pd.DataFrame
     boxes: pd.DataFrame | None = None
+    mask_ends: dict[str, int] = field(default_factory=dict)
     faults: list[tuple[str, Path, str, str]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -139,6 +141,8 @@ def siim_inventory(data_root: Path) -> list[Inventory]:
     others = pd.DataFrame({"path": siim.unlabelled(home, ids)}, dtype=str)
     found.listed = pd.concat([listed, others.assign(image_id=others["path"])], ignore_index=True)
     positive = rows[rows["rle"] != ""]
+    ends = positive["rle"].map(lambda rle: sum(map(int, rle.split())))
+    found.mask_ends = ends.groupby(positive["ImageId"]).max().to_dict()
     found.counts = {
         "label_rows": len(rows),
         "images": len(ids),
@@ -184,7 +188,7 @@ def mimic_inventory(data_root: Path) -> list[Inventory]:
             ("patient_in_two_splits", split_table, name, "this subject has two official splits")
         )
     for name in mimic_cxr.LABEL_TABLES.values():
-        if any((home / f"{name}{end}").is_file() for end in ("", ".gz")):
+        if has_table(home, name):
             path = find_table(home, name)
             found.tables.append(path)
             mimic_cxr.read_label_table(path)

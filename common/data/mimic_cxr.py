@@ -25,7 +25,15 @@ import pandas as pd
 from common.data.labels import CHEXPERT_14
 from common.data.mimic_sections import MAINTAINERS, SECTIONS, CustomSections, sections_of
 from common.data.records import RecordTable, assemble
-from common.data.tables import DataError, find_table, read_labels, read_table, sha256
+from common.data.tables import (
+    DataError,
+    find_table,
+    first_home,
+    has_table,
+    read_labels,
+    read_table,
+    sha256,
+)
 
 _RELEASES = ("2.0.0", "2.1.0")
 ROOTS: tuple[str, ...] = (
@@ -70,11 +78,9 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        if any((data_root / name / f"{METADATA}{end}").is_file() for end in ("", ".gz")):
-            return data_root / name
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(f"mimic is missing; looked for {METADATA}[.gz] in:{looked}")
+    return first_home(
+        data_root, ROOTS, lambda f: has_table(f, METADATA), dataset="mimic", wanted=METADATA
+    )
 
 
 def load(

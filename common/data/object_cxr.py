@@ -4,18 +4,30 @@ Origin: JF Healthcare. Access: CC BY-NC 4.0, today by torrent and mirrors. Half 
 each part hold objects; support devices are not annotated.
 
 An annotation lists objects separated by `;`, each `type x1 y1 x2 y2 ...` in pixels of the original:
-0 a rectangle, 1 an ellipse (both by their box), 2 a polygon, whose box here is that of its corners.
-MGCA's code takes a larger one around the polygon's pole; that is not reproduced.
+0 a rectangle, 1 an ellipse (both by their box), 2 a polygon, by the box of its corners or by the
+larger one of MGCA's code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from shapely import Polygon
+from shapely.ops import polylabel
 
 from common.data.records import Box, RecordTable, assemble
-from common.data.tables import DataError, find_table, read_table, resolve_inside, sha256
+from common.data.tables import (
+    DataError,
+    find_table,
+    first_home,
+    has_table,
+    read_table,
+    resolve_inside,
+    sha256,
+)
 
 ROOTS: tuple[str, ...] = ("object-CXR", "object-cxr", "Object-CXR", "objectcxr", "object_cxr", ".")
 PARTS = ("train", "dev", "test")
@@ -23,6 +35,9 @@ SUFFIXES = (".jpg",)
 LABEL = "Foreign Object"
 LEAST = {"0": 4, "1": 4, "2": 6}
 """Numbers that a shape needs, by type; a box has just these."""
+Polygons = Literal["corners", "released"]
+WIDENED, TOLERANCE = 100, 10
+"""Of MGCA's boxes around polygons, pixels."""
 
 
 def find_home(data_root: Path) -> Path:
@@ -31,21 +46,18 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        home = data_root / name
-        if all((home / f"{part}.csv").is_file() for part in PARTS[:2]):
-            return home
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(f"object_cxr is missing; looked for train.csv and dev.csv in:{looked}")
+
+    def holds(folder: Path) -> bool:
+        return all(has_table(folder, f"{part}.csv") for part in PARTS[:2])
+
+    wanted = "train.csv and dev.csv"
+    return first_home(data_root, ROOTS, holds, dataset="object_cxr", wanted=wanted)
 
 
 def tables(home: Path) -> dict[str, Path]:
     """The tables by part; the test part's came later and can be absent."""
-    return {part: find_table(home, f"{part}.csv") for part in PARTS if _there(home, part)}
-
-
-def _there(home: Path, part: str) -> bool:
-    return (home / f"{part}.csv").is_file()
+    names = {part: f"{part}.csv" for part in PARTS}
+    return {part: find_table(home, name) for part, name in names.items() if has_table(home, name)}
 
 
 def read_rows(path: Path, part: str) -> pd.DataFrame:
@@ -68,8 +80,14 @@ def read_rows(path: Path, part: str) -> pd.DataFrame:
     return rows
 
 
-def boxes_of(annotation: str) -> tuple[Box, ...]:
+def boxes_of(annotation: str, *, polygons: Polygons = "corners") -> tuple[Box, ...]:
     """The boxes of an annotation, in its order; "" is none.
+
+    Args:
+        annotation: Shapes as in the tables.
+        polygons: `corners` is the least box; `released` is centred where the outline, widened by
+            `WIDENED` pixels, is farthest from its rim, and reaches the farther side of the outline
+            each way: it can leave the image.
 
     Raises:
         ValueError: If a shape is not understood or has no area.
@@ -83,16 +101,30 @@ def boxes_of(annotation: str) -> tuple[Box, ...]:
         width, height = max(xs) - min(xs), max(ys) - min(ys)
         if not width or not height:
             raise ValueError(f"{shape[:40]!r} has no area")
-        boxes.append(Box(min(xs), min(ys), width, height, LABEL))
+        corners = list(zip(xs, ys, strict=True))
+        box = Box(min(xs), min(ys), width, height, LABEL)
+        boxes.append(_around_pole(corners) if (kind, polygons) == ("2", "released") else box)
     return tuple(boxes)
 
 
-def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
+def _around_pole(corners: Sequence[tuple[float, float]]) -> Box:
+    outline = Polygon(corners)
+    pole = polylabel(outline.buffer(WIDENED), TOLERANCE)
+    left, top, right, bottom = outline.bounds
+    half_width = max(pole.x - left, right - pole.x)
+    half_height = max(pole.y - top, bottom - pole.y)
+    return Box(pole.x - half_width, pole.y - half_height, 2 * half_width, 2 * half_height, LABEL)
+
+
+def load(
+    data_root: Path, *, check_files: bool = True, polygons: Polygons = "corners"
+) -> RecordTable:
     """All parts with a table, one row an image; the label is `Foreign Object`.
 
     Args:
         data_root: Folder that holds one of `ROOTS`.
         check_files: Look for the image files; false loads the tables alone.
+        polygons: See `boxes_of`.
 
     Raises:
         DataError: If a table is absent or malformed.
@@ -103,7 +135,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     boxes = {
         image_id: shapes
         for image_id, text in zip(rows["image_id"], rows["annotation"], strict=True)
-        if (shapes := boxes_of(text))
+        if (shapes := boxes_of(text, polygons=polygons))
     }
     frame = rows[["image_id", "path"]].assign(
         study_id=rows["image_id"],

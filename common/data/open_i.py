@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from common.data.records import RecordTable, assemble, drop_absent
-from common.data.tables import DataError, files_below, read_table, sha256
+from common.data.tables import DataError, files_below, first_home, read_table, sha256
 
 ROOTS: tuple[str, ...] = (
     "open_i",
@@ -53,16 +53,13 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        root = data_root / name
+
+    def holds(folder: Path) -> bool:
         files = (REPORTS_ARCHIVE, KAGGLE_REPORTS)
-        if any((root / file).is_file() for file in files) or _xml_folder(root) is not None:
-            return root
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(
-        f"open_i is missing; looked for {XML_FOLDERS[0]}/*.xml, {REPORTS_ARCHIVE} and "
-        f"{KAGGLE_REPORTS} in:{looked}"
-    )
+        return any((folder / file).is_file() for file in files) or _xml_folder(folder) is not None
+
+    wanted = f"{XML_FOLDERS[0]}/*.xml, {REPORTS_ARCHIVE} and {KAGGLE_REPORTS}"
+    return first_home(data_root, ROOTS, holds, dataset="open_i", wanted=wanted)
 
 
 def load(data_root: Path, *, check_files: bool = True) -> RecordTable:

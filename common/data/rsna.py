@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from common.data.records import EXAMPLES, Box, RecordTable, assemble
-from common.data.tables import DataError, files_below, find_table, read_labels, read_table, sha256
+from common.data.tables import (
+    DataError,
+    files_below,
+    find_table,
+    first_home,
+    has_table,
+    read_labels,
+    read_table,
+    sha256,
+)
 
 ROOTS: tuple[str, ...] = (
     "rsna-pneumonia-detection-challenge",
@@ -49,11 +58,9 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        if any((data_root / name / f"{LABEL_TABLE}{end}").is_file() for end in ("", ".gz")):
-            return data_root / name
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(f"rsna is missing; looked for {LABEL_TABLE} in:{looked}")
+    return first_home(
+        data_root, ROOTS, lambda f: has_table(f, LABEL_TABLE), dataset="rsna", wanted=LABEL_TABLE
+    )
 
 
 def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
@@ -164,7 +171,7 @@ def detailed_classes(home: Path) -> dict[str, str]:
 
     The table repeats an image once a box, so it is looked up, never merged.
     """
-    if not any((home / f"{CLASS_TABLE}{end}").is_file() for end in ("", ".gz")):
+    if not has_table(home, CLASS_TABLE):
         return {}
     path = find_table(home, CLASS_TABLE)
     table = read_table(path, ["patientId", "class"])[["patientId", "class"]].drop_duplicates()

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from common.data.images import dimensions
 from common.data.records import EXAMPLES, RecordTable, assemble
-from common.data.tables import DataError, files_below, find_table, read_table, sha256
+from common.data.tables import (
+    DataError,
+    files_below,
+    find_table,
+    first_home,
+    has_table,
+    read_table,
+    sha256,
+)
 
 ROOTS: tuple[str, ...] = (
     "siim-acr-pneumothorax-segmentation",
@@ -46,17 +54,18 @@ def find_home(data_root: Path) -> Path:
     Raises:
         DataError: If none does; lists the places looked in.
     """
-    for name in ROOTS:
-        if any((data_root / name / f"{t}{end}").is_file() for t in TABLES for end in ("", ".gz")):
-            return data_root / name
-    looked = "".join(f"\n  {data_root / name}" for name in ROOTS)
-    raise DataError(f"siim is missing; looked for {' or '.join(TABLES)} in:{looked}")
+
+    def holds(folder: Path) -> bool:
+        return any(has_table(folder, name) for name in TABLES)
+
+    wanted = " or ".join(TABLES)
+    return first_home(data_root, ROOTS, holds, dataset="siim", wanted=wanted)
 
 
 def table_of(home: Path) -> Path:
     """The label table that is read."""
     for name in TABLES:
-        if any((home / f"{name}{end}").is_file() for end in ("", ".gz")):
+        if has_table(home, name):
             return find_table(home, name)
     raise DataError(f"{home} holds none of {', '.join(TABLES)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,29 @@ class DataError(Exception):
     """A data set is not as expected; the message names file, expectation and what to do."""
 
 
-def find_root(data_root: Path, candidates: Sequence[str], *, dataset: str) -> Path:
-    """The first folder of `candidates` below `data_root` that exists.
+def first_home(
+    data_root: Path,
+    candidates: Sequence[str],
+    holds: Callable[[Path], bool],
+    *,
+    dataset: str,
+    wanted: str,
+) -> Path:
+    """The first folder of `candidates` below `data_root` for which `holds` is true.
 
     Raises:
-        DataError: If none does; lists every place looked in.
+        DataError: If none is; says what was `wanted` and lists every place looked in.
     """
     for name in candidates:
-        if (data_root / name).is_dir():
+        if holds(data_root / name):
             return data_root / name
     looked = "".join(f"\n  {data_root / name}" for name in candidates)
-    raise DataError(f"{dataset} is missing; looked for these folders:{looked}")
+    raise DataError(f"{dataset} is missing; looked for {wanted} in:{looked}")
+
+
+def has_table(folder: Path, name: str) -> bool:
+    """Whether `find_table` would find `name` there."""
+    return any((folder / f"{name}{end}").is_file() for end in ("", ".gz"))
 
 
 def find_table(root: Path, name: str) -> Path:

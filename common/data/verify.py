@@ -215,6 +215,7 @@ def _file_problems(
             for kind, detail in seen.problems:
                 yield Problem(kind, dataset, _relative(root / name, data_root), detail)
     yield from _box_problems(inventory, data_root, sizes)
+    yield from _mask_problems(inventory, data_root, sizes)
 
 
 def _box_problems(
@@ -232,6 +233,18 @@ def _box_problems(
                 f"{image_width} x {image_height} image"
             )
             yield Problem("box_outside", inventory.dataset, f"{table}#{name}", detail)
+
+
+def _mask_problems(
+    inventory: Inventory, data_root: Path, sizes: dict[str, tuple[int, int]]
+) -> Iterator[Problem]:
+    path_of = dict(zip(inventory.listed["image_id"], inventory.listed["path"], strict=True))
+    table = _relative(inventory.tables[0], data_root)
+    for name, end in inventory.mask_ends.items():
+        width, height = sizes.get(path_of[name], (0, 0))
+        if width and end > width * height:
+            detail = f"a run ends at pixel {end} of {width * height}"
+            yield Problem("mask_outside", inventory.dataset, f"{table}#{name}", detail)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from benchmarks.protocols.detection import (
     BOX_WEIGHT,
@@ -24,9 +25,11 @@ from benchmarks.protocols.detection import (
     scale_loss,
     suppressed,
 )
-from common.data import load
+from common.data import load, object_cxr
 from common.data.phantom.writers import write_corpus
 from common.data.prepare import DecodedImages
+from common.data.records import RecordTable
+from common.data.tables import DataError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mgca"
 
@@ -97,17 +100,50 @@ def test_no_detection_is_no_precision() -> None:
     assert mean_precision([perfect], [box]) == pytest.approx(1)
 
 
+def oblong(tmp_path: Path, annotation: str) -> RecordTable:
+    """Object-CXR with one 60 x 40 image, its right half white."""
+    for part in ("train", "dev"):
+        (tmp_path / part).mkdir()
+        picture = np.zeros((40, 60), np.uint8)
+        picture[:, 30:] = 255
+        Image.fromarray(picture).save(tmp_path / part / "1.jpg", quality=95)
+        (tmp_path / f"{part}.csv").write_text(f"image_name,annotation\n1.jpg,{annotation}\n")
+    return object_cxr.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "share"), [(True, (0.75, 0.5, 0.5, 1)), (False, (0.75, 0.5, 0.5, 40 / 60))]
+)
+def test_boxes_follow_the_pixels_of_an_oblong_image(
+    tmp_path: Path, stretch: bool, share: tuple[float, ...]
+) -> None:
+    table = oblong(tmp_path, "0 30 0 60 40")
+    data = Boxes(table, DecodedImages(table, 30), stretch=stretch)
+    images, boxes = data.batch(["train/1.jpg"])
+    np.testing.assert_allclose(boxes[0, 0], share, rtol=1e-6)
+    left, top, right, bottom = data.corners("train/1.jpg")[0].round().int().tolist()
+    inside = torch.zeros(30, 30, dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    np.testing.assert_array_equal(images[0, 0] > 0, inside)
+
+
+def test_a_box_outside_its_image_is_named(tmp_path: Path) -> None:
+    table = oblong(tmp_path, "0 70 10 90 20")
+    with pytest.raises(DataError, match=r"train/1\.jpg.*outside the image of 60 x 40"):
+        Boxes(table, DecodedImages(table, 30), stretch=True).batch(["train/1.jpg"])
+
+
 @pytest.mark.slow
 def test_the_head_learns_on_a_frozen_encoder(tmp_path: Path) -> None:
     write_corpus(tmp_path, size="ci", datasets=["rsna"], workers=1)
     table = load("rsna", tmp_path)
-    data = Boxes(table, DecodedImages(table, 96))
+    data = Boxes(table, DecodedImages(table, 96), stretch=True)
     ids = [i for i in table.frame["image_id"] if table.boxes.get(i)][:8]
     torch.manual_seed(0)
     backbone = timm.create_model(
         "resnet10t", num_classes=0, global_pool="", stem_width=8, channels=(16, 32, 64, 128)
     )
-    recipe = replace(PhantomDetection(), batch=8, epochs=150, patience=150)
+    recipe = replace(PhantomDetection(), batch=8, epochs=150, epoch_steps=1, patience=150)
     net = fit(backbone, data, ids, ids, recipe, few=False, seed=0)
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value)

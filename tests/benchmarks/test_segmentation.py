@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from benchmarks.protocols.segmentation import (
     fit,
     focal_loss,
     mixed_loss,
+    shuffled_batches,
     soft_dice,
 )
 from common.data import load
 from common.data.phantom.writers import write_corpus
 from common.data.prepare import DecodedImages
+from common.data.tables import DataError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -115,6 +118,27 @@ def test_turning_moves_image_and_mask_alike(scans: dict[str, Scans]) -> None:
     assert (turned[1].sum((1, 2)) / plain[1].sum((1, 2)) - 1).abs().max() < 0.4
 
 
+def test_a_mask_that_overruns_names_its_image(scans: dict[str, Scans]) -> None:
+    data = copy.copy(scans["siim"])
+    name = data.table.frame["image_id"][0]
+    data.rles = {**data.rles, name: f"0 {data.side**2 + 1}"}
+    with pytest.raises(DataError, match=rf"siim: image {name}: a run ends at"):
+        data.mask(name)
+
+
+def test_an_epoch_of_steps_repeats_passes_over_few_images() -> None:
+    ids = ["a", "b", "c", "d", "e"]
+    passes = list(shuffled_batches(ids, 2, np.random.default_rng(0)))
+    assert [len(batch) for batch in passes] == [2, 2]
+    steps = list(shuffled_batches(ids, 2, np.random.default_rng(0), 5))
+    assert steps[:2] == passes
+    assert len(steps) == 5
+    assert all(len({*steps[k], *steps[k + 1]}) == 4 for k in (0, 2))  # no repeat inside a pass
+    assert [len(batch) for batch in shuffled_batches(ids, 8, np.random.default_rng(0), 3)] == [
+        5
+    ] * 3
+
+
 @pytest.mark.slow
 def test_the_decoder_learns_on_a_frozen_encoder(scans: dict[str, Scans]) -> None:
     data = scans["rsna"]
@@ -123,7 +147,9 @@ def test_the_decoder_learns_on_a_frozen_encoder(scans: dict[str, Scans]) -> None
     backbone = timm.create_model(
         "resnet10t", num_classes=0, global_pool="", stem_width=8, channels=(16, 32, 64, 128)
     )
-    recipe = replace(PhantomSegmentation(), batch_rsna=8, epochs=80, patience=80)
+    recipe = replace(
+        PhantomSegmentation(), batch_rsna=8, epochs=80, epoch_steps=1, patience=80, augment=0.0
+    )
     net = fit(backbone, data, ids, ids, recipe, seed=0)
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value)

@@ -1,7 +1,9 @@
 """Object-CXR: shapes to boxes, both column names, splits."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.data import load, load_tables, object_cxr, splits
@@ -28,6 +30,19 @@ def test_shapes_become_boxes(tmp_path: Path, column: str) -> None:
         Box(10, 10, 54, 60, "Foreign Object"),
     )
     assert table.labels["Foreign Object"].tolist() == [1, 1]
+
+
+def test_golden_boxes() -> None:
+    """The released boxes, those around polygons included; ours of polygons are never larger."""
+    path = Path(__file__).parents[1] / "golden" / "mgca" / "reports.json"
+    for case in json.loads(path.read_text())["object_cxr_boxes_xywh"]:
+        found = object_cxr.boxes_of(case["annotation"], polygons="released")
+        np.testing.assert_allclose(
+            [(b.x, b.y, b.width, b.height) for b in found], case["boxes"], rtol=1e-6
+        )
+        for least, box in zip(object_cxr.boxes_of(case["annotation"]), found, strict=True):
+            assert least.width <= box.width
+            assert least.height <= box.height
 
 
 def test_no_annotation_is_no_object(tmp_path: Path) -> None:

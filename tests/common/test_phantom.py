@@ -319,8 +319,8 @@ def test_faults_are_all_in_the_manifest(corpus: Path, tmp_path: Path) -> None:
     assert {p.name for p in changed - named} <= side_effects
     assert {fault["kind"] for fault in planted} == {
         *("zero_byte", "truncated", "not_an_image", "missing_file", "unlisted_file", "wrong_mode"),
-        *("monochrome1", "high_bit_depth", "unreadable", "box_outside", "duplicate_row"),
-        *("table_hash", "patient_in_two_splits"),
+        *("monochrome1", "high_bit_depth", "unreadable", "box_outside", "mask_outside"),
+        *("duplicate_row", "table_hash", "patient_in_two_splits"),
     }
     with pytest.raises(ValueError, match="already"):
         faults.plant_faults(tmp_path)

@@ -235,7 +235,7 @@ def _replace_pixels(data: pydicom.Dataset, pixels: np.ndarray, *, bits: int, kin
 
 
 def _damage_tables(planter: _Planter) -> None:
-    """A repeated row, a box beyond its image, a patient in two splits."""
+    """A repeated row, a box or mask beyond its image, a patient in two splits."""
     if planter.dataset == "open_i":
         return  # its images are listed in XML, not in rows
     table = planter.place.table
@@ -249,6 +249,11 @@ def _damage_tables(planter: _Planter) -> None:
         wide = f"{line['width'] * WIDTH_BEYOND:.1f}"
         planter.edit(table, lambda rows: [_widen(row, line["image_id"], wide) for row in rows])
         planter.note("box_outside", f"{where}#{line['image_id']}")
+    elif planter.dataset == "siim":
+        line = planter.take(lambda line: len(line["rles"].get("Pneumothorax", ())) == 1)
+        beyond = f"{line['image_id']}, 0 {line['width'] * line['height'] + 1}\n"
+        planter.edit(table, lambda rows: [*rows, beyond])
+        planter.note("mask_outside", f"{where}#{line['image_id']}")
     elif planter.dataset == "mimic":
         _split_patient(planter)
     elif planter.dataset == "chexpert":

@@ -16,6 +16,7 @@ from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
 from benchmarks.protocols.segmentation import GloriaSegmentation, MgcaSegmentation
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
+from convirt import config as convirt
 from gloria import config as gloria
 from mgca import config as mgca
 
@@ -30,6 +31,7 @@ class Card:
 
 
 CARDS = {
+    "convirt": Card(convirt.PRESETS, convirt.DECISIONS, {}),
     "gloria": Card(
         gloria.PRESETS,
         gloria.DECISIONS,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.blip import PRESETS as BLIP_PRESETS
 from benchmarks.core import Model
 from common import config
+from convirt.config import PRESETS as CONVIRT_PRESETS
 from gloria.config import PRESETS as GLORIA_PRESETS
 from mgca.config import PRESETS as MGCA_PRESETS
 
@@ -53,17 +55,33 @@ RANDOM_RESNET = Model(
 IMAGENET_RESNET = Model(
     "imagenet-mgca-resnet50", "mgca", FROM_IMAGENET, pretrained=False, variant="resnet50"
 )
+BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
+CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
 
 MODELS = {
     m.id: m
     for m in (
         *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
-        *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
+        *(
+            BLIP,
+            CONVIRT_OWN,
+            MGCA_VIT,
+            MGCA_RESNET,
+            CONVIRT_MGCA,
+            RANDOM_VIT,
+            RANDOM_RESNET,
+            IMAGENET_RESNET,
+        ),
     )
 }
 
-PRESETS: dict[str, Mapping[str, Any]] = {"gloria": GLORIA_PRESETS, "mgca": MGCA_PRESETS}
+PRESETS: dict[str, Mapping[str, Any]] = {
+    "blip": BLIP_PRESETS,
+    "convirt": CONVIRT_PRESETS,
+    "gloria": GLORIA_PRESETS,
+    "mgca": MGCA_PRESETS,
+}
 """Every paper's presets."""
 
 PRESET = {"phantom": "phantom", "real": "paper"}

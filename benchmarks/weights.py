@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import blip
 from benchmarks.core import Model
 from benchmarks.models import settings
 from common import config
 from common.checkpoint import CheckpointError
 from common.interface import Predictor
+from convirt.checkpoint import fresh_model as fresh_convirt
+from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.model import GLoRIA
 from mgca.checkpoint import fresh_model as fresh_mgca
 from mgca.model import MGCA
 
-
-@dataclass(frozen=True)
-class Paper:
-    """How to get at a paper's package."""
-
-    fresh: Callable[[Any], Any]
-    load: Callable[..., Any]
-
-
-PAPERS = {
-    "gloria": Paper(fresh_gloria, GLoRIA.from_pretrained),
-    "mgca": Paper(fresh_mgca, MGCA.from_pretrained),
+FRESH: dict[str, Callable[[Any], Any]] = {
+    "blip": blip.tower,
+    "convirt": fresh_convirt,
+    "gloria": fresh_gloria,
+    "mgca": fresh_mgca,
 }
+"""A model before pre-training, by paper."""
+LOAD: dict[str, Callable[..., Any]] = {
+    "convirt": ConVIRT.from_pretrained,
+    "gloria": GLoRIA.from_pretrained,
+    "mgca": MGCA.from_pretrained,
+}
+"""A model from its folder, by paper."""
 
 
 class NotRunnable(Exception):
@@ -59,17 +62,17 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     Raises:
         NotRunnable: If its starting weights cannot be had.
     """
-    paper = PAPERS[model.paper]
     torch.manual_seed(seed)
     cfg = settings(model, corpus, seed)
     if model.pretrained:
         check_run(run, config.to_dict(cfg), seed)
-        return paper.load(str(run / "best"), strict=True).eval()
+        return LOAD[model.paper](str(run / "best"), strict=True).eval()
     if corpus == "phantom" and cfg.model.image.weights == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
-    text = replace(cfg.model.text, encoder=None)  # only the image encoder is evaluated
+    if hasattr(cfg.model, "text"):  # only the image encoder is evaluated
+        text = replace(cfg.model.text, encoder=None)
+        cfg = replace(cfg, model=replace(cfg.model, text=text))
     try:
-        fresh = paper.fresh(replace(cfg, model=replace(cfg.model, text=text)))
+        return FRESH[model.paper](cfg).eval()
     except CheckpointError as error:
         raise NotRunnable(str(error)) from error
-    return fresh.eval()

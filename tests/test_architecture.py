@@ -13,7 +13,7 @@ from benchmarks.cards import CARDS
 from common.config import options
 
 ROOT = Path(__file__).parents[1]
-PAPERS = [name for name in ("gloria", "mgca", "maco", "imitate", "lrclr") if (ROOT / name).is_dir()]
+PAPERS = sorted(path.parent.name for path in ROOT.glob("*/pretrain.py"))
 LIBRARIES = {"datasets", "tokenizers", "accelerate", "transformers", "timm", "torch", "numpy"}
 VAGUE = {"utils", "helpers", "misc", "base"}
 FILES = sorted(p for top in (*PAPERS, "common", "benchmarks") for p in (ROOT / top).rglob("*.py"))

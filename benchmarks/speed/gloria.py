@@ -1,15 +1,8 @@
-"""`make speed`: what the design saves, as ratios measured in one run against plain loops.
-
-Every pair is timed alternately, best of several; only the ratio carries over to another machine.
-"""
+"""GLoRIA: local loss, word aggregation, padding, the whole step; and prepared images."""
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +10,12 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from tqdm.auto import tqdm
 
 from benchmarks.oracles import gloria as oracle
+from benchmarks.speed.timing import Jobs, Row, lengths, saved_bytes, timed
 from common.data.images import read_grey, resize_and_pad
 from common.data.prepare import open_prepared, prepare
 from common.data.records import Exclusions, RecordTable
-from common.provenance import provenance
 from gloria.config import PAPER, RELEASED
 from gloria.losses import contrastive_loss, local_logits, pretrain_losses
 from gloria.matching import ragged
@@ -35,42 +26,9 @@ BATCH = 48
 """The published batch."""
 ENCODER_BATCH = 8
 """Batch of the comparisons that run the published encoders, to bound time and memory."""
-LENGTHS = {"single sentences": (12, 5), "whole reports": (46, 20)}
-"""Words a text: mean and deviation."""
 
 
-def timed(*functions: Callable[[], object], repeats: int = 3) -> list[float]:
-    """Seconds of each function, best of `repeats`, alternating so that noise hits all alike."""
-    best = [float("inf")] * len(functions)
-    for _ in range(repeats):
-        for k, function in enumerate(functions):
-            started = time.perf_counter()
-            function()
-            best[k] = min(best[k], time.perf_counter() - started)
-    return best
-
-
-def saved_bytes(function: Callable[[], Tensor]) -> int:
-    """Bytes that `function` keeps for its backward pass, each storage once."""
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        function()
-    return sum(sizes.values())
-
-
-def lengths(kind: str, count: int) -> Tensor:
-    """Made-up word counts of `count` texts."""
-    mean, deviation = LENGTHS[kind]
-    drawn = np.random.default_rng(0).normal(mean, deviation, count)
-    return torch.from_numpy(np.clip(drawn, 2, 95).astype(np.int64))
-
-
-def local_loss(kind: str) -> tuple[str, str]:
+def local_loss(kind: str) -> Row:
     """Local loss at the published sizes: forward + backward, and what it keeps."""
     counts = lengths(kind, BATCH)
     maps = (0.1 * torch.randn(BATCH, 768, 19, 19)).requires_grad_()
@@ -96,7 +54,7 @@ def local_loss(kind: str) -> tuple[str, str]:
     )
 
 
-def word_aggregation() -> tuple[str, str]:
+def word_aggregation() -> Row:
     """Word pieces of a batch to words, by one scatter and by a loop over tokens."""
     vocabulary = [
         "[PAD]",
@@ -140,7 +98,7 @@ def fake_tokens(counts: Tensor, pad: int | None = None) -> Tokens:
     return Tokens(ids, position <= last, torch.where(position <= last, position, -1), counts)
 
 
-def text_padding(model: GLoRIA) -> tuple[str, str]:
+def text_padding(model: GLoRIA) -> Row:
     """BioClinicalBERT's forward + backward, padded to 97 and to the longest text of the batch."""
     counts = lengths("single sentences", ENCODER_BATCH)
     short, long = fake_tokens(counts), fake_tokens(counts, PAPER.model.text.max_tokens)
@@ -154,7 +112,7 @@ def text_padding(model: GLoRIA) -> tuple[str, str]:
     )
 
 
-def training_step(model: GLoRIA) -> tuple[str, str]:
+def training_step(model: GLoRIA) -> Row:
     """Forward, losses, backward, clipping, Adam, against the bare encoders' forward + backward."""
     tokens = fake_tokens(lengths("single sentences", ENCODER_BATCH))
     images = torch.randn(ENCODER_BATCH, 1, PAPER.model.image.crop, PAPER.model.image.crop)
@@ -178,7 +136,7 @@ def training_step(model: GLoRIA) -> tuple[str, str]:
     return f"{whole / encoders:.2f}x the bare encoders", f"published sizes, batch {ENCODER_BATCH}"
 
 
-def image_loading() -> tuple[str, str]:
+def image_loading() -> Row:
     """Prepared images against decoding, resizing and padding full-size JPEGs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -213,27 +171,14 @@ def image_loading() -> tuple[str, str]:
     )
 
 
-def main() -> None:
-    """Measure and print."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    torch.manual_seed(0)
-    jobs: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+def jobs() -> Jobs:
+    """What to measure."""
+    model = published_model()
+    return [
         ("local loss, single sentences (>= 4x, <= 0.25)", lambda: local_loss("single sentences")),
         ("local loss, whole reports (>= 2x, <= 0.25)", lambda: local_loss("whole reports")),
         ("word aggregation", word_aggregation),
         ("prepared images (>= 30x)", image_loading),
-    ]
-    model = published_model()
-    jobs += [
         ("text padded to the longest", lambda: text_padding(model)),
         ("whole training step (<= 1.2x)", lambda: training_step(model)),
     ]
-    facts = provenance()
-    print(f"{facts['hardware']}, torch {torch.__version__}, commit {str(facts['commit'])[:12]}")
-    for title, job in tqdm(jobs, desc="measuring", file=sys.stderr):
-        ratio, note = job()
-        tqdm.write(f"{title:46} {ratio:28} {note}", file=sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

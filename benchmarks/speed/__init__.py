@@ -1,0 +1,1 @@
+"""What the design saves, measured as ratios against plain loops."""

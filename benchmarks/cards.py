@@ -12,12 +12,16 @@ from typing import Any
 
 from benchmarks.core import HERE
 from benchmarks.protocols.detection import MgcaDetection
+from benchmarks.protocols.finetune import MacoFinetune
+from benchmarks.protocols.grounding import GroundingConfig
 from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
 from benchmarks.protocols.segmentation import GloriaSegmentation, MgcaSegmentation
+from benchmarks.protocols.upernet import MacoSegmentation
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
 from convirt import config as convirt
 from gloria import config as gloria
+from maco import config as maco
 from mgca import config as mgca
 
 
@@ -39,6 +43,15 @@ CARDS = {
             "zero_shot": ZeroShotConfig(),
             "linear/gloria": GloriaProbeConfig(),
             "segmentation/gloria": GloriaSegmentation(),
+        },
+    ),
+    "maco": Card(
+        maco.PRESETS,
+        maco.DECISIONS,
+        {
+            "finetune/maco": MacoFinetune(),
+            "segmentation/maco": MacoSegmentation(),
+            "grounding/maco": GroundingConfig(),
         },
     ),
     "mgca": Card(

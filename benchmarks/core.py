@@ -76,9 +76,10 @@ class Column:
     Attributes:
         title: As rendered.
         dataset: Test set, as in the published CSV.
-        task: `linear`, `zero_shot` or `retrieval`; also the evaluation's name.
-        metric: Ours, as in the published CSV.
+        task: A key of `benchmarks.job.DATASETS_OF`; also the evaluation's name.
+        metric: Ours, as in the published CSV; of one finding behind a colon.
         label_fraction: Share of training labels, None where there are none.
+        unit: Where it differs from the table's.
     """
 
     title: str
@@ -86,6 +87,7 @@ class Column:
     task: str
     metric: str
     label_fraction: float | None = None
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Table:
         published: File of `published/`, the only home of printed numbers; None for our own tables.
         rows: Methods in the paper's order.
         columns: Cells of a row in the paper's order.
-        unit: `%` or `fraction`, of printed and rendered values.
+        unit: Of printed and rendered values, a key of `benchmarks.render.UNITS`.
         footnotes: What a reader of the numbers must know.
     """
 
@@ -158,7 +160,9 @@ def published_values(table: Table) -> dict[tuple[str, Column], float]:
 
 def _is(cell: dict[str, str], method: str, column: Column) -> bool:
     fraction = float(cell["label_fraction"]) if cell["label_fraction"] else None
-    key = (cell["method"], cell["dataset"], cell["task"], cell["metric"], fraction)
+    finding = cell.get("finding", "Average").replace(" ", "_")
+    metric = cell["metric"] if finding == "Average" else f"{cell['metric']}:{finding}"
+    key = (cell["method"], cell["dataset"], cell["task"], metric, fraction)
     return key == (method, column.dataset, column.task, column.metric, column.label_fraction)
 
 

@@ -10,6 +10,7 @@ from benchmarks.core import Model
 from common import config
 from convirt.config import PRESETS as CONVIRT_PRESETS
 from gloria.config import PRESETS as GLORIA_PRESETS
+from maco.config import PRESETS as MACO_PRESETS
 from mgca.config import PRESETS as MGCA_PRESETS
 
 ONLY_GLOBAL = ("--loss.local-weight", "0", "--model.similarity.use", "global")
@@ -55,6 +56,13 @@ RANDOM_RESNET = Model(
 IMAGENET_RESNET = Model(
     "imagenet-mgca-resnet50", "mgca", FROM_IMAGENET, pretrained=False, variant="resnet50"
 )
+MACO = Model("maco", "maco")
+MACO_MAE = Model("maco-mae", "maco", ("--loss.mae-weight", "1", "--loss.align-weight", "0"))
+# ledger B1: CLIP's loss is symmetric and unweighted
+MACO_CLIP = Model(
+    "maco-clip", "maco", ("--loss.weighting", "none", "--loss.align-direction", "symmetric")
+)
+RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pretrained=False)
 BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
 CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
 
@@ -63,16 +71,8 @@ MODELS = {
     for m in (
         *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
-        *(
-            BLIP,
-            CONVIRT_OWN,
-            MGCA_VIT,
-            MGCA_RESNET,
-            CONVIRT_MGCA,
-            RANDOM_VIT,
-            RANDOM_RESNET,
-            IMAGENET_RESNET,
-        ),
+        *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
+        *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, RANDOM_MACO),
     )
 }
 
@@ -80,6 +80,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "blip": BLIP_PRESETS,
     "convirt": CONVIRT_PRESETS,
     "gloria": GLORIA_PRESETS,
+    "maco": MACO_PRESETS,
     "mgca": MGCA_PRESETS,
 }
 """Every paper's presets."""

@@ -26,6 +26,8 @@ PAGE = COMMITTED / "README.md"
 README = HERE.parent / "README.md"
 FIRST = "mgca-table1"
 """The table that the README shows, with seed 0 as its first command prints it."""
+UNITS = {"%": (100.0, 1), "fraction": (1.0, 2), "ratio": (1.0, 3)}
+"""Factor and decimals of rendered values."""
 PHANTOM = (
     "**Corpus: phantom** (synthetic radiographs and reports). Phantom numbers say whether the code "
     "learns; they are not comparable with the published ones."
@@ -68,7 +70,6 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
             f"{table.id}: results of {sorted(set(dirty))} come from uncommitted code; "
             "commit and rerun"
         )
-    scale, digits = (100.0, 1) if table.unit == "%" else (1.0, 2)
     published = published_values(table)
     blocks: list[tuple[str, list[list[str]]]] = [
         ("published", []),
@@ -79,6 +80,7 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
     for row in table.rows:
         cells: list[list[str]] = [[], [], []]
         for column in table.columns:
+            scale, digits = UNITS[column.unit or table.unit]
             printed = published.get((row.name, column))
             values, reason = values_of(row, column, results, seeds)
             cells[0].append(

@@ -97,7 +97,6 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         **folders,
         "threads": args.threads,
         "probe": probe if args.probe == "auto" else args.probe,
-        "recipe": "phantom" if args.corpus == "phantom" else "{paper}",
     }
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),

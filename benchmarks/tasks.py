@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.data import covidx
+from common.data import covidx, nih
 from common.data.labels import COMPETITION
 
 
@@ -30,6 +30,7 @@ class Task:
 TASKS = {
     "chexpert": Task("chexpert", "chexpert/gloria-v1", COMPETITION, "chexpert_mixed"),
     "rsna": Task("rsna", "rsna/gloria-v1", ("Pneumonia",), "u_zeros"),
+    "nih": Task("nih", "nih/maco-v1", nih.LABELS, "u_zeros"),
     "covidx": Task("covidx", "covidx/mgca-v1", covidx.CLASSES, "u_zeros", exclusive=True),
     "chexpert5x200": Task("chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros"),
 }
@@ -38,7 +39,19 @@ DENSE_SIZES = {
     "segmentation/phantom": 64,
     "segmentation/mgca": 224,
     "segmentation/gloria": 512,
+    "segmentation/maco": 512,
+    "segmentation/maco-phantom": 96,
     "detection/phantom": 96,
     "detection/mgca": 224,
 }
 """Side of the images that a recipe of segmentation or detection works on, pixels."""
+
+
+def dense_recipe(paper: str, corpus: str) -> str:
+    """Recipe of segmentation and detection by the paper that judges a model.
+
+    On phantom every paper with a ResNet shares one; MaCo segments with a ViT.
+    """
+    if corpus == "real":
+        return paper
+    return "maco-phantom" if paper == "maco" else "phantom"

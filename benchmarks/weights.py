@@ -20,6 +20,8 @@ from convirt.checkpoint import fresh_model as fresh_convirt
 from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.model import GLoRIA
+from maco.checkpoint import fresh_model as fresh_maco
+from maco.model import MaCo
 from mgca.checkpoint import fresh_model as fresh_mgca
 from mgca.model import MGCA
 
@@ -27,12 +29,14 @@ FRESH: dict[str, Callable[[Any], Any]] = {
     "blip": blip.tower,
     "convirt": fresh_convirt,
     "gloria": fresh_gloria,
+    "maco": fresh_maco,
     "mgca": fresh_mgca,
 }
 """A model before pre-training, by paper."""
 LOAD: dict[str, Callable[..., Any]] = {
     "convirt": ConVIRT.from_pretrained,
     "gloria": GLoRIA.from_pretrained,
+    "maco": MaCo.from_pretrained,
     "mgca": MGCA.from_pretrained,
 }
 """A model from its folder, by paper."""
@@ -69,8 +73,9 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
         return LOAD[model.paper](str(run / "best"), strict=True).eval()
     if corpus == "phantom" and cfg.model.image.weights == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
-    if hasattr(cfg.model, "text"):  # only the image encoder is evaluated
-        text = replace(cfg.model.text, encoder=None)
+    if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated
+        names = {"encoder", "vocabulary"} & set(vars(cfg.model.text))
+        text = replace(cfg.model.text, **dict.fromkeys(names))
         cfg = replace(cfg, model=replace(cfg.model, text=text))
     try:
         return FRESH[model.paper](cfg).eval()

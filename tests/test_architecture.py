@@ -75,15 +75,29 @@ def test_every_option_says_what_it_means(paper: str) -> None:
     assert not [o.name for o in options(preset) if not o.about]
 
 
-@pytest.mark.parametrize(("paper", "letter", "points"), [("gloria", "G", 70), ("mgca", "D", 54)])
-def test_every_ledger_point_is_settled(paper: str, letter: str, points: int) -> None:
+POINTS = {
+    "gloria": {f"G{k:02d}" for k in range(1, 71)},
+    "mgca": {f"D{k:02d}" for k in range(1, 55)},
+    "maco": {"V1", "L1b", "Z1", "B1", "T1", "T2"}
+    | {f"A{k}" for k in range(1, 16)}
+    | {f"L{k}" for k in range(1, 12)}
+    | {f"D{k}" for k in range(1, 9)}
+    | {f"O{k}" for k in range(1, 9)}
+    | {f"C{k}" for k in range(1, 11)}
+    | {f"S{k}" for k in range(1, 8)}
+    | {f"G{k}" for k in range(1, 13)},
+}
+
+
+@pytest.mark.parametrize("paper", POINTS)
+def test_every_ledger_point_is_settled(paper: str) -> None:
     """Each point of a paper's ledger is an option or a written decision."""
     card = CARDS[paper]
     configs = [next(iter(card.presets.values())), *card.protocols.values()]
     chosen = {
         key for c in configs for o in options(c) for key in (o.cite.get("ledger") or "").split()
     }
-    assert chosen | set(card.decisions) == {f"{letter}{k:02d}" for k in range(1, points + 1)}
+    assert chosen | set(card.decisions) == POINTS[paper]
 
 
 def test_the_repository_speaks_of_the_project_alone() -> None:

@@ -12,10 +12,10 @@ import sys
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.speed import gloria, mgca
+from benchmarks.speed import gloria, maco, mgca
 from common.provenance import provenance
 
-PAPERS = {"gloria": gloria.jobs, "mgca": mgca.jobs}
+PAPERS = {"gloria": gloria.jobs, "mgca": mgca.jobs, "maco": maco.jobs}
 
 
 def main() -> None:

@@ -8,7 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from common.data import chexpert, covidx, mimic_cxr, object_cxr, open_i, rsna, siim
+from common.data import (
+    chexpert,
+    covidx,
+    mimic_cxr,
+    ms_cxr,
+    nih,
+    object_cxr,
+    open_i,
+    rsna,
+    siim,
+)
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -16,6 +26,8 @@ DATASETS: dict[str, ModuleType] = {
     "chexpert": chexpert,
     "covidx": covidx,
     "mimic": mimic_cxr,
+    "ms_cxr": ms_cxr,
+    "nih": nih,
     "object_cxr": object_cxr,
     "open_i": open_i,
     "rsna": rsna,

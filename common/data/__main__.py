@@ -18,7 +18,7 @@ from common.data.records import RecordTable
 from common.data.tables import DataError
 from common.data.verify import verify
 
-CLEAN = ("chexpert", "covidx", "mimic", "object_cxr", "open_i", "rsna", "siim")
+CLEAN = (*("chexpert", "covidx", "mimic", "ms_cxr", "nih", "object_cxr", "open_i", "rsna", "siim"),)
 
 
 @dataclass(frozen=True)

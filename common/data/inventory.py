@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data import chexpert, covidx, mimic_cxr, object_cxr, open_i, rsna, siim
+from common.data import (
+    chexpert,
+    covidx,
+    mimic_cxr,
+    ms_cxr,
+    nih,
+    object_cxr,
+    open_i,
+    rsna,
+    siim,
+)
 from common.data.tables import DataError, find_table, has_table, read_table
 
 
@@ -28,6 +38,10 @@ class Inventory:
         mask_ends: How many pixels an image needs for its run-length masks, by image id.
         faults: (kind, table, id, detail) of each faulty row.
         counts: Measured sizes, by the names of `facts.counts`.
+        box_table: Where the boxes stand, if not in the first of `tables`.
+        borrowed: Its pictures are some of another data set's, which answers for the rest of the
+            folder and for its hashes.
+        opaque_alpha: Some pictures have an alpha channel as published; reading drops it.
     """
 
     dataset: str
@@ -38,6 +52,9 @@ class Inventory:
     mask_ends: dict[str, int] = field(default_factory=dict)
     faults: list[tuple[str, Path, str, str]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    box_table: Path | None = None
+    borrowed: bool = False
+    opaque_alpha: bool = False
 
     def repeated(self, table: Path, ids: pd.Series) -> None:
         """Note each id of `ids` once as a repeated row of `table`."""
@@ -204,6 +221,68 @@ def mimic_inventory(data_root: Path) -> list[Inventory]:
     return [found]
 
 
+def nih_inventory(data_root: Path) -> list[Inventory]:
+    """Images, boxes and both official lists; a patient must be in one list only."""
+    home = nih.find_home(data_root)
+    version, table = nih.table_of(home)
+    rows, boxes = nih.read_rows(table), nih.read_boxes(home)
+    listed = _unique(rows.assign(path=nih.image_paths(home, rows["image_id"])))
+    found = Inventory("nih", home, [table], listed, opaque_alpha=True)
+    found.repeated(table, rows["image_id"][rows["image_id"].duplicated()])
+    found.counts = {"images": len(listed), "patients": rows["patient_id"].nunique()}
+    sums = rows.drop_duplicates("image_id")[list(nih.LABELS)].sum()
+    found.counts |= {f"{version} {name}": int(n) for name, n in sums.items()}
+    if len(boxes):
+        path = find_table(home, nih.BOX_TABLE)
+        found.tables.append(path)
+        found.box_table = path
+        known = boxes["image_id"].isin(listed["image_id"])
+        for name in boxes["image_id"][~known].drop_duplicates():
+            found.faults.append(("box_invalid", path, name, "not in the label table"))
+        found.boxes = boxes.loc[known, ["image_id", *nih.BOX.values()]]
+        found.repeated(path, boxes["image_id"][boxes.duplicated()])
+        for name, detail in nih.box_problems(boxes).items():
+            kind = "box_outside" if "outside" in detail else "box_invalid"
+            found.faults.append((kind, path, name, detail))
+        found.counts |= {"boxes": len(boxes), "boxed_images": boxes["image_id"].nunique()}
+    patient = dict(zip(rows["image_id"], rows["patient_id"], strict=True))
+    people: dict[str, set[str]] = {}
+    for part, path in nih.lists(home).items():
+        names = nih.read_names(path)
+        people[part] = {patient[name] for name in names if name in patient}
+        found.tables.append(path)
+        found.counts[f"{part}_list"] = len(names)
+        for name in sorted(set(names) - set(patient)):
+            found.faults.append(("not_in_table", path, name, "listed, not in the label table"))
+    for name in sorted(people.get("train", set()) & people.get("test", set())):
+        detail = f"this patient is in {nih.LISTS['train']} too"
+        found.faults.append(("patient_in_two_splits", home / nih.LISTS["test"], name, detail))
+    return [found]
+
+
+def ms_cxr_inventory(data_root: Path) -> list[Inventory]:
+    """Annotated images, below MIMIC-CXR-JPG, and their boxes."""
+    table = ms_cxr.table_of(ms_cxr.find_home(data_root))
+    rows = ms_cxr.read_rows(table)
+    root = mimic_cxr.find_home(data_root)
+    found = Inventory("ms_cxr", root, [table], _unique(rows), borrowed=True)
+    found.boxes = rows[["image_id", *ms_cxr.BOX.values()]]
+    found.repeated(table, rows["image_id"][rows.duplicated()])
+    for row, detail in ms_cxr.box_problems(rows).items():
+        kind = "box_outside" if "outside" in detail else "box_invalid"
+        found.faults.append((kind, table, rows["image_id"].iloc[row], detail))
+    pairs = rows[["image_id", "category", "text"]].drop_duplicates()
+    found.counts = {
+        "boxes": len(rows.drop_duplicates()),
+        "images": rows["image_id"].nunique(),
+        "patients": rows["patient_id"].nunique(),
+        "without_text": int((rows["text"] == "").sum()),
+        "pairs": len(pairs),
+    }
+    found.counts |= {name: int((pairs["category"] == name).sum()) for name in ms_cxr.CATEGORIES}
+    return [found]
+
+
 def open_i_inventory(data_root: Path) -> list[Inventory]:
     """Images named by the reports, and how many reports have which section."""
     home = open_i.find_home(data_root)
@@ -244,6 +323,8 @@ INVENTORIES: dict[str, Callable[[Path], list[Inventory]]] = {
     "chexpert": chexpert_inventory,
     "covidx": covidx_inventory,
     "mimic": mimic_inventory,
+    "ms_cxr": ms_cxr_inventory,
+    "nih": nih_inventory,
     "object_cxr": object_cxr_inventory,
     "open_i": open_i_inventory,
     "rsna": rsna_inventory,

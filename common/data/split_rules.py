@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from common.data import chexpert
+from common.data import chexpert, maco_splits
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -51,10 +51,17 @@ def rule_of(split_id: str) -> Rule:
 
 def _mimic_official(table: RecordTable) -> Parts:
     """The data set's own split of its frontal images."""
-    frontal = table.frame[table.frame["view"] == "frontal"]
+    return _mimic_parts(table.frame[table.frame["view"] == "frontal"])
+
+
+def _mimic_all_views(table: RecordTable) -> Parts:
+    return _mimic_parts(table.frame)
+
+
+def _mimic_parts(frame: pd.DataFrame) -> Parts:
     names = {"train": "train", "valid": "validate", "test": "test"}
     return {
-        part: tuple(frontal["image_id"][frontal["source_split"] == name])
+        part: tuple(frame["image_id"][frame["source_split"] == name])
         for part, name in names.items()
     }
 
@@ -194,6 +201,11 @@ SPLITS: dict[str, Rule] = {
     "mimic/official": Rule(
         "mimic", _mimic_official, "the release's train, validate and test, views PA and AP"
     ),
+    "mimic/official-all-views": Rule(
+        "mimic",
+        _mimic_all_views,
+        "the release's train, validate and test, every image, laterals and unknown views too",
+    ),
     "rsna/gloria-v1": Rule(
         "rsna",
         _rsna_gloria,
@@ -260,6 +272,38 @@ SPLITS: dict[str, Rule] = {
         "siim",
         _siim_images,
         "70/15/15 of the images in the table's order, scikit-learn, seed 0 in both cuts",
+    ),
+    "siim/maco-v1": Rule(
+        "siim",
+        _siim_images,
+        "70/15/15 of the distinct images, scikit-learn, seed 0 in both cuts: MaCo's ratios without "
+        "the shared images of its lists (ledger S3); the same draw as siim/gloria-v1",
+    ),
+    "siim/maco-lists": Rule(
+        "siim",
+        maco_splits.from_lists,
+        f"the lists of MaCo's authors, which the user supplies in {maco_splits.LISTS}/; they leak: "
+        "train and test share 494 images, valid and test 124, train and valid 478",
+        allow_patient_overlap=True,
+        allow_image_overlap=True,
+    ),
+    "nih/official": Rule(
+        "nih",
+        maco_splits.nih_official,
+        "test_list.txt is test; 10 % of the patients of train_val_list.txt are valid, "
+        "scikit-learn, seed 0",
+    ),
+    "nih/maco-v1": Rule(
+        "nih",
+        maco_splits.nih_patients,
+        "70/10/20 of the patients, scikit-learn, seed 0 in both cuts: MaCo's ratios; the paper's "
+        "own lists are for the user to supply, as nih/maco-lists. Crosses the official test list",
+    ),
+    "nih/maco-lists": Rule(
+        "nih",
+        maco_splits.from_lists,
+        f"the lists of MaCo's authors, which the user supplies in {maco_splits.LISTS}/; they cross "
+        "the official test list: 17,920 of its images are in their training list",
     ),
     "siim/gloria-released": Rule(
         "siim",

@@ -174,7 +174,8 @@ def _table_of(error: DataError, data_root: Path) -> str:
 
 
 def _checksum_problems(inventory: Inventory, data_root: Path) -> Iterator[Problem]:
-    for folder in {inventory.root, *(table.parent for table in inventory.tables)}:
+    own = () if inventory.borrowed else (inventory.root,)
+    for folder in {*own, *(table.parent for table in inventory.tables)}:
         if not (folder / CHECKSUMS).is_file():
             continue
         for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
@@ -200,13 +201,16 @@ def _file_problems(
     for name in sorted(listed - on_disk):
         path = _relative(root / name, data_root)
         yield Problem("missing_file", dataset, path, "listed in the tables, not on disk")
-    for name in sorted(on_disk - listed):
+    for name in () if inventory.borrowed else sorted(on_disk - listed):
         path = _relative(root / name, data_root)
         yield Problem("unlisted_file", dataset, path, "on disk, not listed in the tables")
     sizes: dict[str, tuple[int, int]] = {}
     names = sorted(listed & on_disk)
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        found = pool.map(lambda name: inspect_image(root / name, decode=decode), names)
+        found = pool.map(
+            lambda name: inspect_image(root / name, decode=decode, alpha=inventory.opaque_alpha),
+            names,
+        )
         # disable=None: no bar where nobody watches
         for name, seen in tqdm(
             zip(names, found, strict=True), dataset, len(names), unit="image", disable=None
@@ -224,7 +228,7 @@ def _box_problems(
     if inventory.boxes is None:
         return
     path_of = dict(zip(inventory.listed["image_id"], inventory.listed["path"], strict=True))
-    table = _relative(inventory.tables[0], data_root)
+    table = _relative(inventory.box_table or inventory.tables[0], data_root)
     for name, x, y, width, height in inventory.boxes.itertuples(index=False):
         image_width, image_height = sizes.get(path_of[name], (0, 0))
         if image_width and (x + width > image_width or y + height > image_height):
@@ -255,8 +259,8 @@ class Inspection:
     size: tuple[int, int] = (0, 0)
 
 
-def inspect_image(path: Path, *, decode: bool = True) -> Inspection:
-    """Open one image file and say what is wrong with it."""
+def inspect_image(path: Path, *, decode: bool = True, alpha: bool = False) -> Inspection:
+    """Open one image file and say what is wrong with it; `alpha` lets an opaque channel pass."""
     try:
         status = path.stat()
         if not status.st_mode & 0o444:  # root could read it; whoever trains may not
@@ -270,20 +274,22 @@ def inspect_image(path: Path, *, decode: bool = True) -> Inspection:
     if start[128:] == b"DICM":
         return _inspect_dicom(path, decode)
     if start[:4] in MAGIC or start[:3] in MAGIC:
-        return _inspect_picture(path, decode)
+        return _inspect_picture(path, decode, alpha)
     text = start[:24].decode("ascii", "replace").strip()
     return Inspection((("not_an_image", f"{status.st_size} bytes, starts with {text!r}"),))
 
 
-def _inspect_picture(path: Path, decode: bool) -> Inspection:
+def _inspect_picture(path: Path, decode: bool, opaque_alpha: bool) -> Inspection:
     try:
         with Image.open(path) as picture:
             size, mode = picture.size, picture.mode
-            alpha = picture.has_transparency_data
+            alpha = picture.has_transparency_data and not opaque_alpha
             spread = 0
             if decode:
                 picture.load()
                 spread = _channel_spread(picture)
+                if picture.has_transparency_data:
+                    alpha |= int(np.asarray(picture.convert("RGBA"))[..., 3].min()) < 255
     except (OSError, SyntaxError, ValueError) as error:
         detail = f"{path.stat().st_size} bytes: {error}"
         return Inspection((("truncated", detail),))

@@ -86,6 +86,24 @@ def test_phantom_round_trip(tmp_path: Path) -> None:
     assert not any(any(n.values()) for n in split.overlaps(table).values())
 
 
+def test_maco_s_clean_draw_is_gloria_s_and_its_lists_may_leak(tmp_path: Path) -> None:
+    ids = [f"1.2.{k}" for k in range(40)]
+    write(tmp_path, "ImageId,EncodedPixels\n" + "".join(f"{name},-1\n" for name in ids))
+    table = siim.load(tmp_path, check_files=False)
+    clean = splits.build("siim/maco-v1", table)
+    assert clean.parts == splits.build("siim/gloria-v1", table).parts
+    assert "siim/gloria-v1" in clean.rule
+    folder = tmp_path / "maco_lists"
+    folder.mkdir()
+    for part, names in {"train": ids[:30], "valid": ids[30:35], "test": ids[25:40]}.items():
+        (folder / f"{part}.txt").write_text("".join(f"{name}.png\n" for name in names))
+    leaking = splits.build("siim/maco-lists", table)
+    assert leaking.allow_image_overlap
+    assert "share 494 images" in leaking.rule
+    shared = {pair: n["images"] for pair, n in leaking.overlaps(table).items()}
+    assert shared == {"train-valid": 0, "train-test": 5, "valid-test": 5}
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("siim")

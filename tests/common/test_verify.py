@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from common.data import mimic_cxr, rsna
+from common.data import mimic_cxr, ms_cxr, nih, rsna
 from common.data.labels import CHEXPERT_14
 from common.data.tables import DataError
 from common.data.verify import main, verify
@@ -26,6 +26,7 @@ VALID = ["valid/patient64541/study1/view1_frontal"]
 SMALL = "CheXpert-v1.0-small"
 KAGGLE = "rsna-pneumonia-detection-challenge"
 JPG = "mimic-cxr-jpg/2.0.0"
+NIH_TABLE, PHRASES = nih.TABLES["2020"], ms_cxr.TABLES[0]
 SUBJECTS = ["10000001", "10000001", "10000002"]
 DICOM_IDS = ["-".join([f"{k:08x}"] * 5) for k in range(3)]
 
@@ -125,6 +126,31 @@ def write_objects(root: Path) -> None:
     seal(home, "train.csv", "dev.csv")
 
 
+def write_nih(root: Path) -> None:
+    home = root / "ChestX-ray14"
+    names = [f"{k:08d}_000.png" for k in (1, 2, 3)]
+    for name in names:
+        write_picture(home / "images" / name)
+    header = "Image Index,Finding Labels,Patient ID,Patient Age,Patient Sex,View Position"
+    rows = "".join(f"{name},Mass,{int(name[:8])},50,M,PA\n" for name in names)
+    (home / NIH_TABLE).write_text(f"{header}\n{rows}")
+    boxes = f"Image Index,Finding Label,Bbox [x,y,w,h],,,\n{names[2]},Mass,1,2,30,30,,,\n"
+    (home / nih.BOX_TABLE).write_text(boxes)
+    (home / nih.LISTS["train"]).write_text(f"{names[0]}\n{names[1]}\n")
+    (home / nih.LISTS["test"]).write_text(f"{names[2]}\n")
+    seal(home, NIH_TABLE, nih.BOX_TABLE)
+
+
+def write_ms_cxr(root: Path) -> None:
+    """After `write_mimic`."""
+    home = root / "ms-cxr/0.1"
+    home.mkdir(parents=True)
+    path = f"files/p10/p10000001/s50000001/{DICOM_IDS[0]}.jpg"
+    row = f"{DICOM_IDS[0]},Edema,Mild edema.,{path},1,2,30,20,40,32"
+    (home / PHRASES).write_text(",".join(ms_cxr.COLUMNS) + f"\n{row}\n")
+    seal(home, PHRASES)
+
+
 def seal(folder: Path, *tables: str) -> None:
     (folder / "SYNTHETIC_DATA.txt").write_text("made up")
     lines = [f"{hashlib.sha256((folder / t).read_bytes()).hexdigest()}  {t}\n" for t in tables]
@@ -141,6 +167,8 @@ def corpus(tmp_path: Path) -> Path:
         write_covidx,
         write_siim,
         write_objects,
+        write_nih,
+        write_ms_cxr,
     ):
         write(tmp_path)
     return tmp_path
@@ -161,6 +189,8 @@ def test_a_clean_corpus_has_no_problem(corpus: Path) -> None:
         "chexpert",
         "covidx",
         "mimic",
+        "ms_cxr",
+        "nih",
         "object_cxr",
         "open_i",
         "rsna",
@@ -296,6 +326,45 @@ def test_a_mimic_patient_in_two_splits(corpus: Path) -> None:
     seal(table.parent, table.name)
     expected = f"{JPG}/{mimic_cxr.SPLIT}#10000001"
     assert found(corpus) == [("patient_in_two_splits", "mimic", expected)]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "table", "old", "new", "kind", "name"),
+    [
+        ("nih", nih.BOX_TABLE, "30,30", "40,30", "box_outside", "00000003_000.png"),
+        ("nih", nih.BOX_TABLE, "30,30", "0,30", "box_invalid", "00000003_000.png"),
+        ("nih", nih.BOX_TABLE, "00000003", "00000009", "box_invalid", "00000009_000.png"),
+        ("nih", nih.LISTS["test"], "00000003", "00000002", "patient_in_two_splits", "2"),
+        ("nih", nih.LISTS["train"], "00000002", "00000009", "not_in_table", "00000009_000.png"),
+        ("ms_cxr", PHRASES, "30,20,40", "40,20,40", "box_outside", DICOM_IDS[0]),
+        ("ms_cxr", PHRASES, "30,20,40", "45,20,50", "box_outside", DICOM_IDS[0]),
+        ("ms_cxr", PHRASES, "30,20,40", "30,0,40", "box_invalid", DICOM_IDS[0]),
+    ],
+)
+def test_nih_and_ms_cxr_rows(
+    corpus: Path, dataset: str, table: str, old: str, new: str, kind: str, name: str
+) -> None:
+    path = corpus / ("ChestX-ray14" if dataset == "nih" else "ms-cxr/0.1") / table
+    path.write_text(path.read_text().replace(old, new))
+    sealed = (NIH_TABLE, nih.BOX_TABLE) if dataset == "nih" else (PHRASES,)
+    seal(path.parent, *sealed)
+    assert found(corpus) == [(kind, dataset, f"{path.relative_to(corpus)}#{name}")]
+
+
+def test_an_opaque_alpha_channel_is_as_published_for_nih(corpus: Path) -> None:
+    path = corpus / "ChestX-ray14/images/00000001_000.png"
+    grey = np.stack([NOISE, NOISE, NOISE, np.full_like(NOISE, 255)], axis=-1)
+    Image.fromarray(grey).save(path)
+    assert found(corpus) == []
+    grey[0, 0, 3] = 7
+    Image.fromarray(grey).save(path)
+    assert found(corpus) == [("wrong_mode", "nih", str(path.relative_to(corpus)))]
+
+
+def test_a_missing_picture_of_mimic_is_ms_cxr_s_too(corpus: Path) -> None:
+    name = f"{JPG}/files/p10/p10000001/s50000001/{DICOM_IDS[0]}.jpg"
+    (corpus / name).unlink()
+    assert found(corpus) == [("missing_file", d, name) for d in ("mimic", "ms_cxr")]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from PIL import Image
 from pydicom.config import disable_value_validation
 from pydicom.uid import ExplicitVRLittleEndian
 
+from common.data import nih
 from common.data.phantom import (
     write_chexpert,
     write_covidx,
     write_mimic,
+    write_ms_cxr,
+    write_nih,
     write_object_cxr,
     write_open_i,
     write_rsna,
@@ -37,6 +41,9 @@ LOGIN_PAGE = (
 )
 WIDTH_BEYOND = 2.0
 """A box outside its image is this many times as wide as the image."""
+
+WIDTH_CELL: Mapping[str, int] = {"rsna": 3, "nih": 4, "ms_cxr": -4}
+"""Which cell of a box table's row is the width; a phrase may hold commas."""
 
 Line = dict[str, Any]
 """An image of `world/<dataset>.jsonl`."""
@@ -76,6 +83,10 @@ PLACES: Mapping[str, Place] = {
         write_covidx.LISTS["train"],
         f"{write_covidx.ROOT}/{write_covidx.LISTS['test']}",
     ),
+    "nih": Place(write_nih.ROOT, nih.TABLES["2020"], f"{write_nih.ROOT}/{nih.BOX_TABLE}"),
+    "ms_cxr": Place(
+        write_ms_cxr.ROOT, write_ms_cxr.TABLE, f"{write_ms_cxr.ROOT}/{write_ms_cxr.TABLE}"
+    ),
     "open_i": Place(
         write_open_i.ROOT, "indiana_projections.csv", f"{write_open_i.ROOT}/indiana_reports.csv"
     ),
@@ -92,6 +103,9 @@ class _Planter:
             line for line in map(json.loads, lines) if line["extra"].get("part") != "test"
         ]
         self.unused = self.unused[3:]  # the first few stay whole, for whoever wants a good example
+        if dataset == "mimic":
+            shared = _annotated(out)  # a fault of theirs would be MS-CXR's too
+            self.unused = [line for line in self.unused if line["image_id"] not in shared]
         self.faults: list[dict[str, str]] = []
 
     def take(self, wanted: Callable[[Line], bool] = lambda line: True) -> Line:
@@ -112,6 +126,13 @@ class _Planter:
         write_whole(path, _pack(path, "".join(change(_unpack(path).splitlines(keepends=True)))))
         names = [line.split("  ", 1)[1] for line in (root / SUMS).read_text().splitlines()]
         write_sums(root, [root / listed for listed in names])
+
+
+def _annotated(out: Path) -> set[str]:
+    """Images of MIMIC that MS-CXR annotates."""
+    world = out / "world" / "ms_cxr.jsonl"
+    lines = world.read_text().splitlines() if world.is_file() else []
+    return {json.loads(line)["image_id"] for line in lines}
 
 
 def plant_faults(out: Path, *, datasets: Sequence[str] = tuple(PLACES)) -> list[dict[str, str]]:
@@ -146,6 +167,8 @@ def plant_faults(out: Path, *, datasets: Sequence[str] = tuple(PLACES)) -> list[
 
 def _damage_files(planter: _Planter) -> None:
     """Empty, cut, replaced, missing, unlisted and unreadable files."""
+    if planter.dataset == "ms_cxr":
+        return  # its pictures are MIMIC's
     out = planter.out
     for kind in ("zero_byte", "truncated", "not_an_image", "missing_file", "unreadable"):
         path = planter.take(_is_packed)["path"]
@@ -185,6 +208,8 @@ def _make_unreadable(path: Path) -> None:
 
 def _damage_pixels(planter: _Planter) -> None:
     """Colour, inverted or deep pixels, as far as the format has them."""
+    if planter.dataset == "ms_cxr":
+        return
     out = planter.out
     if planter.dataset in ("rsna", "siim"):
         for kind, change in (("monochrome1", _invert), ("high_bit_depth", _deepen)):
@@ -244,18 +269,17 @@ def _damage_tables(planter: _Planter) -> None:
     key = _row_key(planter.dataset, image)
     planter.edit(table, lambda rows: [row for row in rows for _ in range(1 + (key in row))])
     planter.note("duplicate_row", f"{where}#{image}")
-    if planter.dataset == "rsna":
-        line = planter.take(lambda line: len(line["boxes"].get("Consolidation", ())) == 1)
-        wide = f"{line['width'] * WIDTH_BEYOND:.1f}"
-        planter.edit(table, lambda rows: [_widen(row, line["image_id"], wide) for row in rows])
-        planter.note("box_outside", f"{where}#{line['image_id']}")
-    elif planter.dataset == "siim":
+    if planter.dataset in WIDTH_CELL:
+        _widen_box(planter)
+    if planter.dataset == "siim":
         line = planter.take(lambda line: len(line["rles"].get("Pneumothorax", ())) == 1)
         beyond = f"{line['image_id']}, 0 {line['width'] * line['height'] + 1}\n"
         planter.edit(table, lambda rows: [*rows, beyond])
         planter.note("mask_outside", f"{where}#{line['image_id']}")
     elif planter.dataset == "mimic":
         _split_patient(planter)
+    elif planter.dataset == "nih":
+        _list_twice(planter)
     elif planter.dataset == "chexpert":
         _repeat_patient(planter)
 
@@ -278,11 +302,39 @@ def _one_row(dataset: str, line: Line) -> bool:
     return dataset != "rsna" or not line["boxes"].get("Consolidation")
 
 
-def _widen(row: str, image_id: str, width: str) -> str:
+def _widen_box(planter: _Planter) -> None:
+    """The boxes of one image become wider than it."""
+    table = nih.BOX_TABLE if planter.dataset == "nih" else planter.place.table
+    rows = _unpack(planter.out / planter.place.root / table).splitlines()
+    boxed = {row.partition(",")[0] for row in rows}
+    if planter.dataset == "rsna":  # lists images without box too
+        boxed = {row.partition(",")[0] for row in rows if row.endswith(",1")}
+    line = planter.take(lambda line: line["image_id"] in boxed)
+    name, wide = line["image_id"], f"{line['width'] * WIDTH_BEYOND:.1f}"
+    cell = WIDTH_CELL[planter.dataset]
+    planter.edit(table, lambda rows: [_widen(row, name, wide, cell) for row in rows])
+    planter.note("box_outside", f"{planter.place.root}/{table}#{name}")
+
+
+def _widen(row: str, image_id: str, width: str, cell: int) -> str:
     if not row.startswith(f"{image_id},"):
         return row
     cells = row.split(",")
-    return ",".join([*cells[:3], width, *cells[4:]])
+    cells[cell] = width
+    return ",".join(cells)
+
+
+def _list_twice(planter: _Planter) -> None:
+    """NIH: an image of a training patient with several moves to the test list."""
+    several = Counter(line["extra"]["patient_id"] for line in planter.unused)
+    line = planter.take(
+        lambda line: line["extra"]["list"] == "train" and several[line["extra"]["patient_id"]] > 1
+    )
+    name = f"{line['image_id']}\n"
+    planter.edit(nih.LISTS["train"], lambda rows: [row for row in rows if row != name])
+    planter.edit(nih.LISTS["test"], lambda rows: [*rows, name])
+    where = f"{planter.place.root}/{nih.LISTS['test']}"
+    planter.note("patient_in_two_splits", f"{where}#{line['extra']['patient_id']}")
 
 
 def _split_patient(planter: _Planter) -> None:

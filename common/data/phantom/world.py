@@ -70,6 +70,7 @@ SITES: Mapping[str, Site] = {
     "covidx": Site(aspect=1.0, ap=0.7, gamma=0.85, contrast=0.25, letter="L", consolidation=3.0),
     "siim": Site(aspect=1.0, ap=0.39, gamma=1.05, border=0.008, letter="R", pneumothorax=2.7),
     "object_cxr": Site(aspect=1.0, ap=0.2, contrast=0.3, letter="L", foreign=5.0),
+    "nih": Site(aspect=1.0, ap=0.40, gamma=1.05, border=0.010, letter="R"),
     "open_i": Site(aspect=1.16, ap=0.15, gamma=0.95, contrast=0.2, letter="R"),
 }
 

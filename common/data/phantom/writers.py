@@ -19,6 +19,8 @@ from common.data.phantom import (
     write_chexpert,
     write_covidx,
     write_mimic,
+    write_ms_cxr,
+    write_nih,
     write_object_cxr,
     write_open_i,
     write_rsna,
@@ -41,7 +43,9 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "bench": (8000, 2000),
 }
 """Training and held-out studies."""
-DATASETS = ("chexpert", "mimic", "rsna", "open_i", "covidx", "siim", "object_cxr")
+DATASETS = (
+    *("chexpert", "mimic", "rsna", "open_i", "covidx", "siim", "object_cxr", "nih", "ms_cxr"),
+)
 PIXELS = 256
 CHUNK = 24
 SEED_STEP = 1000
@@ -55,11 +59,13 @@ class Layout:
         offset: Added to `seed * SEED_STEP`, so that no two data sets show the same studies.
         plan: Pictures for a seed and the counts of `SIZES`.
         finish: Writes the tables once every picture is on disk.
+        source: Data set whose pictures it annotates, with that one's offset; none are drawn then.
     """
 
     offset: int
     plan: Callable[[int, int, int], list[Picture]]
     finish: Callable[[Path, Sequence[Picture], Mapping[str, Result]], None]
+    source: str = ""
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -70,6 +76,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "covidx": Layout(8, write_covidx.plan, write_covidx.finish),
     "siim": Layout(9, write_siim.plan, write_siim.finish),
     "object_cxr": Layout(10, write_object_cxr.plan, write_object_cxr.finish),
+    "nih": Layout(11, write_nih.plan, write_nih.finish),
+    "nih-folders": Layout(12, write_nih.plan_folders, write_nih.finish_folders),
+    "ms_cxr": Layout(2, write_ms_cxr.plan, write_ms_cxr.finish, source="mimic"),
     "chexpert-full": Layout(5, write_chexpert.plan_full, write_chexpert.finish_full),
     "chexpert-aimi": Layout(6, write_chexpert.plan_aimi, write_chexpert.finish_aimi),
     "chexpert-test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),
@@ -92,7 +101,8 @@ def write_corpus(
         Images by data set.
 
     Raises:
-        ValueError: If a name is unknown, or `out` holds a corpus of another size or seed.
+        ValueError: If a name is unknown, `out` holds a corpus of another size or seed, or a data
+            set's pictures are another's that is not written.
     """
     unknown = [name for name in datasets if name not in LAYOUTS]
     if unknown or size not in SIZES:
@@ -100,6 +110,10 @@ def write_corpus(
             f"unknown {unknown or size!r}; choose data sets from {', '.join(LAYOUTS)} and a size "
             f"from {', '.join(SIZES)}"
         )
+    for name in datasets:
+        source = LAYOUTS[name].source
+        if source and source not in datasets and not _world(out, source).is_file():
+            raise ValueError(f"{name} annotates the pictures of {source}: write {source} too")
     settings = {"size": size, "seed": seed, "corpus": "phantom-v1"}
     _claim(out, settings)
     plans: dict[str, list[Picture]] = {}
@@ -107,9 +121,11 @@ def write_corpus(
         layout = LAYOUTS[name]
         plans[name] = layout.plan(seed * SEED_STEP + layout.offset, *SIZES[size])
     open_plans = {name: p for name, p in plans.items() if not _world(out, name).is_file()}
-    _draw_all(out, open_plans, workers)
-    for name, pictures in open_plans.items():
-        results = _collect(out, name, pictures)
+    drawn = {name: p for name, p in open_plans.items() if not LAYOUTS[name].source}
+    _draw_all(out, drawn, workers)
+    for name, pictures in {**drawn, **open_plans}.items():  # annotations after their pictures
+        source = LAYOUTS[name].source
+        results = _results_of(out, source) if source else _collect(out, name, pictures)
         LAYOUTS[name].finish(out, pictures, results)
         _write_world(out, name, pictures, results)
         shutil.rmtree(_parts(out, name), ignore_errors=True)
@@ -192,6 +208,13 @@ def _collect(out: Path, name: str, pictures: Sequence[Picture]) -> dict[str, Res
     return results
 
 
+def _results_of(out: Path, name: str) -> dict[str, Result]:
+    """What drawing a finished data set told."""
+    lines = map(json.loads, _world(out, name).read_text().splitlines())
+    kept = ("boxes", "rles", "width", "height")
+    return {line["image_id"]: {key: line[key] for key in kept} for line in lines}
+
+
 def _write_world(
     out: Path, name: str, pictures: Sequence[Picture], results: Mapping[str, Result]
 ) -> None:
@@ -234,7 +257,7 @@ def contact_sheet(out: Path, path: Path) -> Path:
     seed = json.loads(settings.read_text())["seed"] if settings.is_file() else 0
     columns, rows, text = 8, 4, 64
     sheet = np.full((rows * (PIXELS + text), columns * (PIXELS + 4)), 255, np.uint8)
-    sites = list(DATASETS)
+    sites = [name for name in DATASETS if not LAYOUTS[name].source]
     for n in range(columns * rows):
         site = sites[n % len(sites)]
         study = draw_study(seed * SEED_STEP + LAYOUTS[site].offset, n, site=site)

@@ -1,0 +1,159 @@
+"""Classification and retrieval: linear, fine-tuned, zero-shot, image to report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.core import Cell
+from benchmarks.downstream import Downstream
+from benchmarks.job import FRACTIONS, Args, Outcome, share_of, splits_of
+from benchmarks.protocols import finetune, retrieval, zero_shot
+from benchmarks.protocols.linear_probe import PROBES
+from common import config
+from common.interface import Predictor
+from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
+from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
+
+RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
+
+
+def linear(args: Args, model: Predictor) -> Outcome:
+    """Linear classification at every label fraction; CheXpert's classifier also meets 5x200."""
+    data = Downstream(args.dataset, args.data_root, size=model.size)
+    five = _five_by_200(args, model) if args.dataset == "chexpert" else None
+    train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
+    extra = five.ids("test") if five else ()
+    probe = PROBES[args.probe](model, data, [*dict.fromkeys([*train, *valid, *test, *extra])])
+    out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))
+    out.predictions["test_targets"] = data.targets(test)
+    for share in FRACTIONS:
+        chosen, notes = share_of(args, train, data.table, share)
+        classify = probe.fit(data, chosen, valid, args.seed)
+        scores = classify(probe.of(test))
+        out.predictions[f"test_scores_{share:g}"] = scores
+        out.cells += _ranking(args.dataset, data.targets(test), scores, share)
+        out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
+        if data.task.exclusive:
+            hits = scores.argmax(axis=1) == data.classes(test)
+            out.cells.append(Cell(args.dataset, "accuracy", float(hits.mean()), len(test), share))
+            continue
+        cuts = zero_shot.cuts_on(data.targets(valid), classify(probe.of(valid)), "youden")
+        if five:
+            rates = zero_shot.single_label_rates(
+                five.classes(extra), classify(probe.of(extra)), cuts
+            )
+            out.cells += _rates("chexpert5x200", rates, len(extra), share)
+        else:
+            rates = binary_rates(data.targets(test)[:, 0], scores[:, 0] >= cuts[0])
+            out.cells += _rates(args.dataset, rates, len(test), share)
+        out.details[f"{share:g}"]["thresholds"] = cuts
+    return out
+
+
+def finetuned(args: Args, model: Predictor) -> Outcome:
+    """Fine-tuning at every label fraction: mean AUROC, and that of each label."""
+    protocol = f"finetune/{args.finetune}"
+    data, recipe = (
+        Downstream(args.dataset, args.data_root, size=model.size),
+        finetune.RECIPES[protocol],
+    )
+    train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
+    targets = data.targets(test)
+    out = Outcome(protocol, [], {"test_ids": np.array(test)}, splits_of(data))
+    out.predictions["test_targets"] = targets
+    for share in FRACTIONS:
+        chosen, notes = share_of(args, train, data.table, share)
+        fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
+        scores = finetune.scores_of(fitted.net, model, data, test)
+        out.predictions[f"test_scores_{share:g}"] = scores
+        out.cells += _ranking(args.dataset, targets, scores, share)
+        if len(data.task.labels) > 1:
+            columns = zip(data.task.labels, targets.T, scores.T, strict=True)
+            out.cells += [
+                Cell(args.dataset, f"auroc:{label}", auroc(truth, found), len(test), share)
+                for label, truth, found in columns
+            ]
+        out.details[f"{share:g}"] = {
+            "images": len(chosen),
+            "warnings": notes,
+            "rate": fitted.rate,
+            "valid_auroc": fitted.searched,
+        }
+    return out
+
+
+def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
+    """Prompted classification; thresholds come from the validation part."""
+    cfg = args.prompts
+    data = Downstream(args.dataset, args.data_root, size=model.size)
+    calibration = (
+        Downstream("chexpert", args.data_root, size=model.size)
+        if args.dataset == "chexpert5x200"
+        else data
+    )
+    words = RSNA if args.dataset == "rsna" else VOCABULARIES[cfg.vocabulary]
+    prompts = draw_prompts(words, n=cfg.n, seed=cfg.seed)
+    valid, test = calibration.ids("valid"), data.ids("test")
+
+    def scores_of(part: Downstream, ids: tuple[str, ...]) -> np.ndarray:
+        scores = zero_shot.class_scores(model, part, ids, prompts, cfg)
+        return scores[:, :1] - scores[:, 1:2] if args.dataset == "rsna" else scores
+
+    scores, targets = scores_of(data, test), data.targets(test)
+    cuts = None
+    if cfg.threshold != "argmax":
+        found = scores_of(calibration, valid)
+        cuts = zero_shot.cuts_on(calibration.targets(valid), found, cfg.threshold)
+    cells = _ranking(args.dataset, targets, scores, None)
+    if args.dataset == "chexpert5x200":
+        rates = zero_shot.single_label_rates(data.classes(test), scores, cuts)
+        cells += _rates(args.dataset, rates, len(test), None)
+    elif args.dataset == "rsna":
+        cut = cuts[0] if cuts else 0.0  # the score is positive where pneumonia's prompts are best
+        rates = binary_rates(targets[:, 0], scores[:, 0] >= cut)
+        cells += _rates(args.dataset, rates, len(test), None)
+    kept = {"test_ids": np.array(test), "test_targets": targets, "test_scores": scores}
+    details = {"thresholds": cuts, "prompts": prompts, "settings": config.to_dict(cfg)}
+    return Outcome("zero_shot/gloria", cells, kept, splits_of(data, calibration), details)
+
+
+def image_to_report(args: Args, model: Predictor) -> Outcome:
+    """Precision@K with the query's own report among the candidates, and without it."""
+    data = _five_by_200(args, model)
+    ids, reports = data.reports(data.ids("test"), args.data_root)
+    classes = data.classes(ids)
+    similarity = retrieval.similarity_matrix(model, data, ids, reports)
+    cells = []
+    for name, matrix in (("", similarity), ("_without_self", retrieval.without_self(similarity))):
+        for k in (5, 10, 100):
+            value = precision_at_k(matrix, classes, classes, k)
+            cells.append(Cell("chexpert5x200", f"precision_at_{k}{name}", value, len(ids)))
+    kept = {
+        "test_ids": np.array(ids),
+        "classes": classes,
+        "similarity": similarity.astype(np.float16),
+    }
+    return Outcome(
+        "retrieval/gloria",
+        cells,
+        kept,
+        splits_of(data),
+        {"without_report": len(data.ids("test")) - len(ids)},
+    )
+
+
+def _five_by_200(args: Args, model: Predictor) -> Downstream:
+    return Downstream("chexpert5x200", args.data_root, size=model.size)
+
+
+def _ranking(
+    dataset: str, targets: np.ndarray, scores: np.ndarray, share: float | None
+) -> list[Cell]:
+    """AUROC with a bootstrap interval, and AUPRC."""
+    area = bootstrap(auroc, targets, scores, resamples=200)
+    first = Cell(dataset, "auroc", area.value, len(targets), share, (area.low, area.high))
+    return [first, Cell(dataset, "auprc", auprc(targets, scores), len(targets), share)]
+
+
+def _rates(dataset: str, rates: dict[str, float], n: int, share: float | None) -> list[Cell]:
+    return [Cell(dataset, name, rates[name], n, share) for name in RATES]

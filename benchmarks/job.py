@@ -1,0 +1,112 @@
+"""One evaluation's settings and outcome, shared by every protocol."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from benchmarks.core import Cell
+from benchmarks.downstream import Downstream, describe_split
+from benchmarks.protocols import grounding, zero_shot
+from common.data.records import RecordTable
+from common.data.splits import fraction
+
+FRACTIONS = (0.01, 0.1, 1.0)
+DATASETS_OF = {
+    "linear": ("chexpert", "rsna", "covidx"),
+    "finetune": ("chexpert", "rsna", "nih"),
+    "zero_shot": ("chexpert", "rsna", "chexpert5x200"),
+    "retrieval": ("chexpert5x200",),
+    "segmentation": ("siim", "rsna"),
+    "detection": ("rsna", "object_cxr"),
+    "grounding": ("ms_cxr",),
+}
+"""Data sets that each task knows; linear on CheXpert also meets 5x200."""
+DENSE = {
+    "siim": "siim/gloria-v1",
+    "rsna": "rsna/mgca-dense-v1",
+    "object_cxr": "object_cxr/mgca-v1",
+}
+"""Splits of segmentation and detection."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to evaluate, and where its parts lie."""
+
+    task: tyro.conf.Positional[
+        Literal[
+            "linear", "finetune", "zero_shot", "retrieval", "segmentation", "detection", "grounding"
+        ]
+    ]
+    """Kind of evaluation."""
+    model: str
+    """Id of benchmarks/models.py."""
+    dataset: Literal[
+        "chexpert", "rsna", "covidx", "nih", "chexpert5x200", "siim", "object_cxr", "ms_cxr"
+    ]
+    """Test set."""
+    corpus: Literal["phantom", "real"] = "phantom"
+    """What lies below the data root."""
+    data_root: Path = Path("data/phantom-small")
+    """Folder of the corpora."""
+    run: Path = Path("runs/gloria")
+    """Run folder of a pre-trained model."""
+    results: Path = Path("runs/results")
+    """Where the results go."""
+    seed: int = 0
+    """Of pre-training, of the label fraction and of the classifier."""
+    probe: Literal["linear/cached-features", "linear/gloria", "linear/mgca"] = (
+        "linear/cached-features"
+    )
+    """Protocol of `linear`."""
+    recipe: Literal["phantom", "mgca", "gloria", "maco", "maco-phantom"] = "phantom"
+    """Recipe of `segmentation` and `detection`; those of maco are a UPerNet's."""
+    finetune: Literal["phantom", "maco"] = "phantom"
+    """Recipe of `finetune`."""
+    fraction_rule: Literal["nested", "sample"] = "nested"
+    """How 1 % and 10 % are drawn (ledger G46)."""
+    prompts: zero_shot.ZeroShotConfig = field(default_factory=zero_shot.ZeroShotConfig)
+    """How prompts become class scores."""
+    phrases: grounding.GroundingConfig = field(default_factory=grounding.GroundingConfig)
+    """How phrases are grounded."""
+
+
+@dataclass
+class Outcome:
+    """What a protocol measured.
+
+    Attributes:
+        protocol: Its id.
+        cells: The numbers.
+        predictions: Arrays to keep.
+        splits: Split id to `downstream.describe_split`.
+        details: Thresholds, prompts, sizes.
+    """
+
+    protocol: str
+    cells: list[Cell]
+    predictions: dict[str, np.ndarray]
+    splits: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def share_of(
+    args: Args, train: Sequence[str], table: RecordTable, share: float
+) -> tuple[tuple[str, ...], list[str]]:
+    """A share of the training images, and what is to be said of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
+    return chosen, [str(w.message) for w in caught]
+
+
+def splits_of(*used: Downstream | None) -> dict[str, Any]:
+    """The splits in use, described."""
+    return {data.split.id: describe_split(data.split, data.table) for data in used if data}

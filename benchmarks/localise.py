@@ -1,0 +1,151 @@
+"""Segmentation, detection and phrase grounding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.core import Cell
+from benchmarks.downstream import describe_split
+from benchmarks.job import DENSE, FRACTIONS, Args, Outcome, share_of
+from benchmarks.protocols import detection, grounding, segmentation, upernet
+from common.config import to_dict
+from common.data import load, load_tables, ms_cxr, object_cxr, splits
+from common.data.prepare import DecodedImages, open_prepared
+from common.data.tables import DataError
+from common.interface import Predictor
+
+UPERNET = {"siim": "siim/maco-v1"}
+"""Splits of UPerNet's protocol where they differ from `DENSE`."""
+
+
+def segment(args: Args, model: Predictor) -> Outcome:
+    """U-Net segmentation at every label fraction, and Dice of the test images."""
+    protocol, name = f"segmentation/{args.recipe}", args.dataset
+    if protocol in upernet.RECIPES:
+        return segment_upernet(args, model, upernet.RECIPES[protocol], protocol)
+    recipe = segmentation.RECIPES[protocol]
+    table = load(name, args.data_root)
+    split = splits.build(DENSE[name], load_tables(name, args.data_root))
+    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
+    scans = segmentation.Scans(name, table, images)
+    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    if name == "siim":
+        train = segmentation.balanced(scans, train, seed=args.seed)
+    kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
+    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    positive = np.array([scans.positive(i) for i in test])
+    for share in FRACTIONS:
+        chosen, notes = share_of(args, train, table, share)
+        net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
+        scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
+        kept[f"dice_{share:g}"] = scores.dice
+        found = {
+            "dice": float(scores.dice.mean()),
+            "dice_positives": float(scores.dice[positive].mean()),
+            "dice_batch_mean": scores.batch_mean,
+        }
+        out.cells += [Cell(name, metric, v, len(test), share) for metric, v in found.items()]
+        out.details[f"{share:g}"] = {
+            "images": len(chosen),
+            "positives": int(positive.sum()),
+            "warnings": notes,
+        }
+    return out
+
+
+def segment_upernet(
+    args: Args, model: Predictor, recipe: upernet.MacoSegmentation, protocol: str
+) -> Outcome:
+    """UPerNet at every label fraction, and the four kinds of Dice of the test images."""
+    name = args.dataset
+    table = load(name, args.data_root)
+    split = splits.build(UPERNET.get(name, DENSE[name]), load_tables(name, args.data_root))
+    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
+    scans = segmentation.Scans(name, table, images)
+    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    if recipe.sampler == "balanced":
+        train = segmentation.balanced(scans, train, seed=args.seed)
+    kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
+    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    for stage, share in enumerate(FRACTIONS):
+        chosen, notes = share_of(args, train, table, share)
+        net = upernet.fit(model.backbone, scans, chosen, valid, recipe, stage=stage, seed=args.seed)
+        found = upernet.evaluate(net, scans, test, batch=16)
+        kept[f"dice_{share:g}"] = found.images
+        values = {
+            "dice": found.per_image,
+            "dice_positives": found.positives,
+            "dice_pooled": found.pooled,
+            "dice_pooled_front": found.pooled_front,
+        }
+        out.cells += [Cell(name, metric, v, len(test), share) for metric, v in values.items()]
+        out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
+    return out
+
+
+def ground(args: Args, model: Predictor) -> Outcome:
+    """Zero-shot phrase grounding on MS-CXR, beside a centre prior, and over a grid of tau."""
+    if not isinstance(model, grounding.Grounder):
+        raise DataError(f"{args.model} has no map of a phrase over an image: nothing to ground")
+    cfg, phrases = args.phrases, ms_cxr.phrases(args.data_root)
+    prepared = open_prepared(args.data_root, "mimic", model.size)
+    images = prepared or DecodedImages(ms_cxr.load(args.data_root), model.size)
+    maps = grounding.similarities(model, images, phrases, cosine=cfg.similarity == "cosine")
+    weights = model.position_weights().numpy() if hasattr(model, "position_weights") else None
+    found = grounding.evaluate(maps, phrases, weights, cfg)
+    prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
+    centre = grounding.evaluate(prior, phrases, None, cfg)
+    values = {**found.overall, **{f"{k}_centre_prior": v for k, v in centre.overall.items()}}
+    n = len(found.values)
+    out = Outcome(
+        "grounding/maco",
+        [Cell(args.dataset, metric, value, n) for metric, value in values.items()],
+        {
+            "test_ids": np.array([phrase.image_id for phrase in phrases]),
+            "miou_cnr_pointing": found.values,
+        },
+        {},
+        {"counts": found.counts, "by_category": found.by_category, "settings": to_dict(cfg)},
+    )
+    if weights is not None:
+        out.details["tau"] = {
+            f"{tau:g}": grounding.evaluate(maps, phrases, weights, replace(cfg, tau=tau)).overall
+            for tau in grounding.TAUS
+        }
+    return out
+
+
+def detect(args: Args, model: Predictor) -> Outcome:
+    """YOLOv3 detection at every label fraction, and mAP on the test images."""
+    protocol, name = f"detection/{args.recipe}", args.dataset
+    recipe = detection.RECIPES[protocol]
+    table = (
+        object_cxr.load(args.data_root, polygons=recipe.polygon_boxes)
+        if name == "object_cxr"
+        else load(name, args.data_root)
+    )
+    split = splits.build(DENSE[name], load_tables(name, args.data_root))
+    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
+    data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch")
+    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
+    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    truth = [data.corners(i) for i in test]
+    for share in FRACTIONS:
+        chosen, notes = share_of(args, train, table, share)
+        few = share == FRACTIONS[0]
+        net = detection.fit(model.backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
+        found = detection.detections_of(net, data, test, recipe.size)
+        for metric, skip in (("map", "none"), ("map_released", "released")):
+            value = detection.mean_precision(found, truth, ious=recipe.ious, skip=skip)
+            out.cells.append(Cell(name, metric, value, len(test), share))
+        rows = [np.c_[np.full(len(f), k), f.numpy()] for k, f in enumerate(found)]
+        kept[f"detections_{share:g}"] = np.concatenate(rows).astype(np.float32)
+        out.details[f"{share:g}"] = {
+            "images": len(chosen),
+            "boxes": sum(map(len, truth)),
+            "warnings": notes,
+        }
+    return out

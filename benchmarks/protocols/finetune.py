@@ -1,0 +1,242 @@
+"""Fine-tuned classification, end to end (MaCo Sec. 2.2, Tables 1, 2 and 5; ledger C1-C10).
+
+SGD with warm-up and a cosine; the learning rate is searched on the validation part (`search`, the
+paper) or taken from the released table (`released`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.layers import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from benchmarks.downstream import Downstream
+from common.config import cite
+from common.interface import Predictor
+from common.metrics import auroc
+
+RELEASED_TABLE = {
+    ("nih", 0.01): (8.5e-3, 2_000, 50),
+    ("nih", 0.1): (3e-3, 30_000, 500),
+    ("nih", 1.0): (3e-3, 200_000, 5_000),
+    ("chexpert", 0.01): (8e-4, 2_000, 50),
+    ("chexpert", 0.1): (1e-4, 60_000, 1_500),
+    ("chexpert", 1.0): (1e-5, 200_000, 15_000),
+    ("rsna", 0.01): (6.5e-3, 2_000, 50),
+    ("rsna", 0.1): (6e-4, 10_000, 200),
+    ("rsna", 1.0): (5e-4, 50_000, 2_000),
+}
+"""Learning rate, steps and warm-up steps of the released commands."""
+
+
+@dataclass(frozen=True)
+class MacoFinetune:
+    """Recipe of `finetune/maco`."""
+
+    recipe: Literal["search", "released"] = cite(
+        "search", paper="Sec. 2.2", code="fine-tuning commands", released="released", ledger="C1"
+    )
+    """Choose the rate on the validation part, or take the released one."""
+    rates: tuple[float, ...] = cite(
+        (8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4, 1e-4), paper="Sec. 2.2: 8e-3 to 1e-4", ledger="C1"
+    )
+    """Rates that are searched."""
+    steps: int | None = cite(None, code="fine-tuning commands", ledger="C2")
+    """Updates; none: the released table's."""
+    batch: int = cite(96, code="fine-tuning commands", ledger="C2")
+    """Images of an update."""
+    momentum: float = cite(0.9, paper="Sec. 2.2", code="fine-tuning script")
+    """Of SGD."""
+    clip_norm: float = cite(1.0, code="fine-tuning script")
+    """Largest gradient norm."""
+    evaluations: int = cite(10, note="the code: every 10 epochs", ledger="C3")
+    """Looks at the validation part; the best mean AUROC is tested."""
+    drop_path: float = cite(0.1, code="fine-tuning script", ledger="C10")
+    """Stochastic depth of the last block of a ViT; grows from 0."""
+
+
+@dataclass(frozen=True)
+class PhantomFinetune(MacoFinetune):
+    """Recipe of `finetune/phantom`."""
+
+    rates: tuple[float, ...] = cite((5e-2, 1e-2), note="small nets take larger steps")
+    steps: int | None = cite(60, note="minutes, not hours")
+    batch: int = cite(32, note="small")
+    evaluations: int = cite(3, note="small")
+
+
+RECIPES = {"finetune/maco": MacoFinetune(), "finetune/phantom": PhantomFinetune()}
+
+
+def lr_factor(step: int, *, steps: int, warmup: int) -> float:
+    """Factor of the rate before update `step` + 1: linear from 0, half a cosine to 0.
+
+    Source: released schedule, set before each update (ledger C9): the first uses step 1.
+    """
+    if step < warmup:
+        return step / max(warmup, 1)
+    return max(0.0, (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2)
+
+
+def with_drop_path(vit: Any, most: float) -> None:
+    """Give a timm ViT's blocks stochastic depth, growing from 0 to `most`."""
+    rates = np.linspace(0, most, len(vit.blocks)).tolist()
+    for block, rate in zip(vit.blocks, rates, strict=True):
+        block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear head.
+
+    A ViT is read by the mean of its last block's patch tokens and a fresh norm, without the
+    encoder's own; any other encoder by its pooled feature.
+
+    Args:
+        model: Whose bare image encoder is copied.
+        labels: Outputs.
+        drop_path: See `MacoFinetune`.
+    """
+
+    def __init__(self, model: Predictor, labels: int, *, drop_path: float) -> None:
+        super().__init__()
+        source: Any = model.backbone
+        self.backbone: Any = copy.deepcopy(source)
+        self.backbone.requires_grad_(True)
+        self.is_vit = isinstance(source, VisionTransformer)
+        width = int(source.num_features)
+        if self.is_vit:
+            self.backbone.pos_embed.requires_grad_(source.pos_embed.requires_grad)
+            self.backbone.norm = nn.Identity()
+            with_drop_path(self.backbone, drop_path)
+        self.fc_norm = nn.LayerNorm(width, eps=1e-6) if self.is_vit else nn.Identity()
+        self.head = nn.Linear(width, labels)
+        nn.init.trunc_normal_(self.head.weight, std=2e-5)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 1 or 3, H, W) network input to (B, C)."""
+        images = images.expand(-1, 3, -1, -1)
+        if self.is_vit:
+            tokens = self.backbone.forward_features(images)
+            return self.fc_norm(tokens[:, self.backbone.num_prefix_tokens :].mean(dim=1))
+        return self.backbone.forward_features(images).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Network input to logits (B, L)."""
+        return self.head(self.features(images))
+
+
+@torch.no_grad()
+def scores_of(
+    net: Classifier, model: Predictor, data: Downstream, ids: Sequence[str]
+) -> NDArray[np.float32]:
+    """(n, L) logits of centre crops."""
+    net.eval()
+    parts = [
+        net(model.normalise(data.images.read(ids[k : k + 64]), generator=None)).numpy()
+        for k in range(0, len(ids), 64)
+    ]
+    return np.concatenate(parts)
+
+
+@dataclass
+class Fitted:
+    """A fine-tuned classifier, and how it was chosen."""
+
+    net: Classifier
+    rate: float
+    valid_auroc: float
+    searched: dict[str, float]
+
+
+def fit(
+    model: Predictor,
+    data: Downstream,
+    train: Sequence[str],
+    valid: Sequence[str],
+    recipe: MacoFinetune,
+    *,
+    share: float,
+    seed: int,
+) -> Fitted:
+    """Fine-tune at each rate of the recipe; the best on the validation part is kept."""
+    table = RELEASED_TABLE.get((data.name, share), (1e-3, 2_000, 50))
+    rates = (table[0],) if recipe.recipe == "released" else recipe.rates
+    steps = recipe.steps or table[1]
+    warmup = round(steps * table[2] / table[1])
+    best: Fitted | None = None
+    found: dict[str, float] = {}
+    for rate in rates:
+        title = f"finetune, {len(train)} images, rate {rate:g}"
+        with tqdm(total=steps, desc=title, unit="step") as bar:
+            run = _train(
+                model,
+                data,
+                train,
+                valid,
+                recipe,
+                rate=rate,
+                steps=steps,
+                warmup=warmup,
+                seed=seed,
+                bar=bar,
+            )
+        found[f"{rate:g}"] = run.valid_auroc
+        if best is None or run.valid_auroc > best.valid_auroc:
+            best = run
+    assert best is not None
+    best.searched = found
+    return best
+
+
+def _train(
+    model: Predictor,
+    data: Downstream,
+    train: Sequence[str],
+    valid: Sequence[str],
+    recipe: MacoFinetune,
+    *,
+    rate: float,
+    steps: int,
+    warmup: int,
+    seed: int,
+    bar: Any,
+) -> Fitted:
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
+    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=rate, momentum=recipe.momentum)
+    best, best_state, order = -1.0, net.state_dict(), np.empty(0, np.int64)
+    size, every = min(recipe.batch, len(train)), max(1, steps // recipe.evaluations)
+    for step in range(1, steps + 1):
+        if len(order) < size:
+            order = generator.permutation(len(train))
+        rows, order = order[:size], order[size:]
+        net.train()
+        pixels = data.images.read([train[k] for k in rows])
+        logits = net(model.normalise(pixels, generator=generator))
+        F.binary_cross_entropy_with_logits(logits, targets[rows]).backward()
+        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        optimizer.param_groups[0]["lr"] = rate * lr_factor(step, steps=steps, warmup=warmup)
+        optimizer.step()
+        optimizer.zero_grad()
+        bar.update()
+        if step % every == 0 or step == steps:
+            value = auroc(judged, scores_of(net, model, data, valid))
+            if value > best:
+                best, best_state = value, copy.deepcopy(net.state_dict())
+    net.load_state_dict(best_state)
+    return Fitted(net.eval(), rate, best, {})

@@ -1,0 +1,307 @@
+"""Segmentation with UPerNet on a ViT, all of it trained (MaCo Table 3; ledger S1-S7).
+
+The decoder and the auxiliary head are transformers' own. The released code runs mmsegmentation's
+BEiT variant of the ViT, whose layer scale starts at 1 and relative positions at 0: at the start it
+is the plain ViT that is trained here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import UperNetConfig
+from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+
+from benchmarks.protocols.finetune import with_drop_path
+from benchmarks.protocols.segmentation import Scans, dice_per_image, shuffled_batches
+from benchmarks.tasks import DENSE_SIZES as SIZES
+from common.config import cite
+from maco.model import DEVIATION, MEAN
+
+CITED_BLOCKS = (4, 6, 8, 12)
+"""Blocks of a twelve-block ViT whose tokens the decoder reads."""
+FOCAL, DICE, AUXILIARY = 2.0, 1.0, 0.4
+"""Weights of the loss; the auxiliary head's are this share of them."""
+
+
+@dataclass(frozen=True)
+class MacoSegmentation:
+    """Recipe of `segmentation/maco`."""
+
+    recipe: Literal["paper", "released"] = cite(
+        "paper", paper="Sec. 2.3", code="segmentation configs", released="released", ledger="S1"
+    )
+    """Rate 5e-6 for every share of the labels, or the released ones."""
+    size: int = cite(SIZES["segmentation/maco"], code="segmentation configs", ledger="S6")
+    """Side of images and masks, pixels."""
+    width: int = cite(768, code="segmentation configs", ledger="S6")
+    """Of the decoder; a third of it in the auxiliary head."""
+    dropout: float = cite(0.1, code="segmentation configs", ledger="S6")
+    """Before both classifiers."""
+    lr: float = cite(5e-6, paper="Sec. 2.3", code="segmentation configs", ledger="S1")
+    """Highest learning rate of AdamW."""
+    lr_released: tuple[float, float, float] = cite(
+        (5e-6, 2e-5, 1.5e-5), code="segmentation configs", ledger="S1"
+    )
+    """Rates at 1, 10 and 100 % of the labels."""
+    iterations: tuple[int, int, int] = cite((1_000, 5_000, 160_000), code="segmentation configs")
+    """Updates at 1, 10 and 100 %."""
+    warmup: tuple[int, int, int] = cite((100, 100, 1_500), code="segmentation configs")
+    """Updates with a growing rate, from a millionth of it."""
+    check_every: tuple[int, int, int] = cite((50, 50, 500), code="segmentation configs")
+    """Updates between two looks at the validation part."""
+    batch: int = cite(8, code="segmentation configs: 2 x 4")
+    betas: tuple[float, float] = cite((0.9, 0.999), code="segmentation configs")
+    weight_decay: float = cite(0.05, code="segmentation configs")
+    layer_decay: float = cite(0.65, code="segmentation configs")
+    """Factor of the rate from a block to the one before."""
+    drop_path: float = cite(0.1, code="segmentation configs")
+    """Stochastic depth of the last block; grows from 0."""
+    flip: float = cite(0.5, code="segmentation configs")
+    """Share of images mirrored."""
+    sampler: Literal["plain", "balanced"] = cite("plain", code="segmentation configs", ledger="S5")
+    """All training images, or all positives and as many negatives."""
+    dice: Literal["per_image", "pooled", "pooled_front", "positives"] = cite(
+        "per_image", note="Table 3 names none; results hold all four", ledger="S4"
+    )
+    """Dice that the table shows."""
+
+
+@dataclass(frozen=True)
+class PhantomUPerNet(MacoSegmentation):
+    """Recipe of `segmentation/maco-phantom`."""
+
+    size: int = cite(SIZES["segmentation/maco-phantom"], note="small")
+    width: int = cite(48, note="small")
+    lr: float = cite(2e-3, note="small")
+    iterations: tuple[int, int, int] = cite((80, 80, 160), note="small")
+    warmup: tuple[int, int, int] = cite((10, 10, 10), note="small")
+    check_every: tuple[int, int, int] = cite((40, 40, 40), note="small")
+
+
+RECIPES = {
+    "segmentation/maco": MacoSegmentation(),
+    "segmentation/maco-phantom": PhantomUPerNet(),
+}
+
+
+class UPerNet(nn.Module):
+    """A timm ViT read at four depths, a pyramid, UPerNet's head and an auxiliary one.
+
+    Args:
+        vit: The encoder; copied, its positions resized to the recipe's side.
+        recipe: Sizes.
+    """
+
+    def __init__(self, vit: Any, recipe: MacoSegmentation) -> None:
+        super().__init__()
+        self.vit = copy.deepcopy(vit)
+        self.vit.set_input_size(img_size=recipe.size)
+        self.vit.requires_grad_(True)
+        with_drop_path(self.vit, recipe.drop_path)
+        depth, width = len(self.vit.blocks), int(self.vit.embed_dim)
+        self.blocks = [round(depth * k / CITED_BLOCKS[-1]) - 1 for k in CITED_BLOCKS]
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(_up(width), nn.BatchNorm2d(width), nn.GELU(), _up(width)),
+                _up(width),
+                nn.Identity(),
+                nn.MaxPool2d(2),
+            ]
+        )
+        config: Any = UperNetConfig(  # of two classes, transformers' default
+            hidden_size=recipe.width, auxiliary_channels=max(1, recipe.width // 3)
+        )
+        self.drop = nn.Dropout2d(recipe.dropout)
+        self.head = UperNetHead(config, [width] * 4)
+        self.auxiliary = UperNetFCNHead(config, [width] * 4)
+        for head in (self.head, self.auxiliary):
+            head.classifier = nn.Sequential(self.drop, head.classifier)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, S, S) standardised to logits (B, 2, S, S) of both heads."""
+        found = self.vit.forward_intermediates(
+            images.expand(-1, 3, -1, -1), indices=self.blocks, norm=False, intermediates_only=True
+        )
+        maps = [scale(tokens) for scale, tokens in zip(self.pyramid, found, strict=True)]
+        size = images.shape[2:]
+        main, side = (
+            F.interpolate(head(maps), size=size, mode="bilinear")
+            for head in (self.head, self.auxiliary)
+        )
+        return main, side
+
+
+def _up(width: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+
+def focal_loss(
+    logits: Tensor, classes: Tensor, *, gamma: float = 2.0, alpha: float = 0.5
+) -> Tensor:
+    """Sigmoid focal loss of both classes, mean over pixels and classes (mmsegmentation's).
+
+    Args:
+        logits: (B, 2, H, W).
+        classes: (B, H, W) 0 or 1.
+        gamma: Power of how wrong a pixel is.
+        alpha: Weight of a class where it is; 1 - alpha where it is not.
+    """
+    truth = F.one_hot(classes, 2).movedim(-1, 1).to(logits)
+    wrong = (1 - logits.sigmoid()) * truth + logits.sigmoid() * (1 - truth)
+    weight = (alpha * truth + (1 - alpha) * (1 - truth)) * wrong**gamma
+    return (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight).mean()
+
+
+def dice_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    r"""Half of one minus the front class's Dice, mean over images; 0 is perfect.
+
+    .. math:: \tfrac12 \left(1 - \frac{2 \sum pt + 1}{\sum p^2 + \sum t^2 + 1}\right)
+
+    Source: released segmentation config: class weights 0 and 1, divided by two classes.
+
+    Args:
+        logits: (B, 2, H, W).
+        classes: (B, H, W) 0 or 1.
+    """
+    front, truth = logits.softmax(dim=1)[:, 1].flatten(1), classes.flatten(1).to(logits)
+    overlap = 2 * (front * truth).sum(dim=1) + 1
+    return (1 - overlap / (front.square().sum(dim=1) + truth.square().sum(dim=1) + 1)).mean() / 2
+
+
+def segmentation_loss(logits: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
+    """Both losses of both heads."""
+
+    def one(logits: Tensor) -> Tensor:
+        return FOCAL * focal_loss(logits, classes) + DICE * dice_loss(logits, classes)
+
+    main, side = logits
+    return one(main) + AUXILIARY * one(side)
+
+
+@dataclass(frozen=True)
+class DiceKinds:
+    """Four numbers that are all called Dice (ledger S4).
+
+    Attributes:
+        per_image: Mean over images; an empty truth gives 1 where nothing is predicted, else 0.
+        pooled: Pixels of the data set pooled, mean of background and front.
+        pooled_front: Pixels pooled, front alone.
+        positives: Mean over the images that have a mask.
+        images: Dice of every image.
+    """
+
+    per_image: float
+    pooled: float
+    pooled_front: float
+    positives: float
+    images: NDArray[np.float32]
+
+
+def dice_kinds(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> DiceKinds:
+    """All four from (n, H, W) masks."""
+    each = dice_per_image(torch.from_numpy(predicted).float(), torch.from_numpy(truth).float())
+    images = each.numpy()
+
+    def pooled(guess: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
+        size = int(guess.sum()) + int(wanted.sum())
+        return 2 * int((guess & wanted).sum()) / size if size else 1.0
+
+    front, back = pooled(predicted, truth), pooled(~predicted, ~truth)
+    positive = truth.any(axis=(1, 2))
+    found = float(images[positive].mean()) if positive.any() else float("nan")
+    return DiceKinds(float(images.mean()), (front + back) / 2, front, found, images)
+
+
+def lr_at(step: int, *, lr: float, steps: int, warmup: int) -> float:
+    """Rate of update `step` from 0: linear from a millionth of it, then linear to 0."""
+    if step < warmup:
+        return lr * (1e-6 + (1 - 1e-6) * step / warmup)
+    return lr * max(0.0, 1 - (step - warmup) / max(steps - warmup, 1))
+
+
+def batch_of(
+    scans: Scans, ids: Sequence[str], generator: np.random.Generator | None, flip: float
+) -> tuple[Tensor, Tensor]:
+    """Standardised images (B, 1, S, S) and classes (B, S, S), some mirrored."""
+    images, masks = scans.batch(ids)
+    images = ((images + 1) / 2 - MEAN) / DEVIATION
+    classes = (masks > 0.5).long()
+    if generator is not None:
+        turned = torch.from_numpy(generator.random(len(ids)) < flip)
+        images[turned], classes[turned] = images[turned].flip(-1), classes[turned].flip(-1)
+    return images, classes
+
+
+@torch.no_grad()
+def evaluate(net: UPerNet, scans: Scans, ids: Sequence[str], *, batch: int) -> DiceKinds:
+    """The four kinds of Dice over whole images, by the larger of the two classes."""
+    net.eval()
+    guesses, truths = [], []
+    for start in range(0, len(ids), batch):
+        images, classes = batch_of(scans, ids[start : start + batch], None, 0.0)
+        guesses.append(net(images)[0].argmax(dim=1).bool().numpy())
+        truths.append(classes.bool().numpy())
+    return dice_kinds(np.concatenate(guesses), np.concatenate(truths))
+
+
+def fit(
+    vit: Any,
+    scans: Scans,
+    train: Sequence[str],
+    valid: Sequence[str],
+    recipe: MacoSegmentation,
+    *,
+    stage: int,
+    seed: int,
+) -> UPerNet:
+    """Train encoder and decoder; the best per-image Dice on the validation part is kept.
+
+    Args:
+        vit: Encoder, copied.
+        scans: Images and masks.
+        train: Image ids.
+        valid: Image ids.
+        recipe: Settings.
+        stage: 0, 1 or 2: the settings for 1, 10 or 100 % of the labels.
+        seed: Of the new weights and of the order.
+    """
+    torch.manual_seed(seed)
+    net, generator = UPerNet(vit, recipe), np.random.default_rng(seed)
+    steps, warmup = recipe.iterations[stage], recipe.warmup[stage]
+    lr = recipe.lr_released[stage] if recipe.recipe == "released" else recipe.lr
+    groups = param_groups_layer_decay(
+        net.vit, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
+    )
+    decoder = [p for name, p in net.named_parameters() if not name.startswith("vit.")]
+    groups.append({"params": decoder, "lr_scale": 1.0, "weight_decay": recipe.weight_decay})
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas)
+    best, best_state = -1.0, net.state_dict()
+    size = min(recipe.batch, len(train))
+    batches = shuffled_batches(train, size, generator, steps)
+    for step, ids in enumerate(
+        tqdm(batches, total=steps, desc=f"upernet, {len(train)} images", unit="step")
+    ):
+        net.train()
+        images, classes = batch_of(scans, ids, generator, recipe.flip)
+        segmentation_loss(net(images), classes).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, lr=lr, steps=steps, warmup=warmup) * group["lr_scale"]
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % recipe.check_every[stage] == 0 or step + 1 == steps:
+            value = evaluate(net, scans, valid, batch=16).per_image
+            if value > best:
+                best, best_state = value, copy.deepcopy(net.state_dict())
+    net.load_state_dict(best_state)
+    return net.eval()

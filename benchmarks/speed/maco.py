@@ -1,0 +1,82 @@
+"""MaCo: what masking saves in the encoder, what predicting removed patches alone saves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.speed.timing import Jobs, Row, lengths, timed
+from maco.config import PAPER
+from maco.losses import pretrain_losses
+from maco.model import MaCo, mask_of
+from maco.text import Tokens
+
+BATCH = 8
+"""Studies, to bound time and memory."""
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]"] + ["a"] * 30519
+
+
+def masking() -> Row:
+    """Encoder's forward + backward with half of the patches, and with all of them."""
+    model = MaCo(PAPER.model, VOCABULARY)
+    images, noise = torch.randn(BATCH, 1, 224, 224), torch.rand(BATCH, 196)
+
+    def run(ratio: float) -> None:
+        model.encoder.forward_visible(images, mask_of(noise, ratio).kept).mean().backward()
+
+    half, whole = timed(lambda: run(0.5), lambda: run(0.0), repeats=2)
+    return f"{whole / half:.2f}x faster", f"99 instead of 197 tokens, batch {BATCH}"
+
+
+def fake_tokens(counts: Tensor, pad: int | None = None) -> Tokens:
+    """Texts of given word counts, padded to the longest or to `pad`."""
+    position = torch.arange(pad or int(counts.max()) + 1)
+    mask = position <= counts[:, None]
+    ids = torch.where(mask, 3, 0)
+    ids[:, 0] = 2
+    return Tokens(ids, mask)
+
+
+def text_padding() -> Row:
+    """The report encoder's forward + backward, padded to 100 and to the longest of the batch."""
+    model = MaCo(PAPER.model, VOCABULARY)
+    counts = lengths("single sentences", BATCH)
+    most = PAPER.model.text.max_tokens
+    short, long = fake_tokens(counts), fake_tokens(counts, most)
+    fast, slow = timed(
+        *(lambda t=t: model.text_encoder(t).sum().backward() for t in (short, long)), repeats=2
+    )
+    return f"{slow / fast:.2f}x faster", f"{short.ids.shape[1]} instead of {most} tokens"
+
+
+def training_step() -> Row:
+    """Forward, losses, backward, AdamW, against the bare transformers' forward + backward."""
+    model = MaCo(PAPER.model, VOCABULARY)
+    tokens = fake_tokens(lengths("single sentences", BATCH))
+    images = torch.randint(0, 256, (BATCH, 1, 448, 448), dtype=torch.uint8)
+    small, noise = torch.randn(BATCH, 1, 224, 224), torch.rand(BATCH, 196)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
+
+    def bare() -> None:
+        mask = mask_of(noise, 0.5)
+        latent = model.encoder.forward_visible(small, mask.kept)
+        (model.decoder(latent, mask).mean() + model.text_encoder(tokens).sum()).backward()
+
+    def step() -> None:
+        losses = pretrain_losses(model(images, tokens, noise), PAPER.loss)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    encoders, whole = timed(bare, step, repeats=2)
+    return f"{whole / encoders:.2f}x the bare networks", f"published sizes, batch {BATCH}"
+
+
+def jobs() -> Jobs:
+    """What to measure."""
+    return [
+        ("half of the patches masked (>= 1.6x)", masking),
+        ("text padded to the longest", text_padding),
+        ("whole training step", training_step),
+    ]

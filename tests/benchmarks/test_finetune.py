@@ -1,0 +1,137 @@
+"""Fine-tuning and UPerNet: golden head, schedules, Dice kinds, losses by hand, learning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from benchmarks.downstream import Downstream
+from benchmarks.models import MACO, RANDOM, RANDOM_MACO
+from benchmarks.protocols import finetune, upernet
+from benchmarks.protocols.segmentation import Scans
+from benchmarks.weights import ready
+from common.data import load
+from common.data.phantom.writers import write_corpus
+from common.data.prepare import DecodedImages
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "maco"
+
+
+def test_golden_head() -> None:
+    """Mean of the last block's patch tokens, fresh norm, linear head."""
+    weights = np.load(GOLDEN / "tiny_forward.npz")
+    head = np.load(GOLDEN / "finetune_head.npz")
+    vit = VisionTransformer(
+        img_size=56, patch_size=4, embed_dim=16, depth=2, num_heads=4, num_classes=0
+    )
+    names = vit.state_dict()
+    vit.load_state_dict({k: torch.tensor(weights[f"weights/{k}"]) for k in names})
+    net = finetune.Classifier(SimpleNamespace(backbone=vit), 5, drop_path=0.1).eval()
+    for part in ("fc_norm", "head"):
+        state = {k: torch.tensor(head[f"weights/{part}.{k}"]) for k in ("weight", "bias")}
+        net.get_submodule(part).load_state_dict(state)
+    with torch.no_grad():
+        x = torch.tensor(head["x"]).float()
+        np.testing.assert_allclose(net.features(x), head["features"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(net(x), head["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_golden_schedule() -> None:
+    rows = json.loads((GOLDEN / "schedules.json").read_text())["finetuning"]
+    for step, factor in rows["rows_step_factor"]:
+        if step <= rows["t_total"]:
+            found = finetune.lr_factor(step, steps=rows["t_total"], warmup=rows["warmup_steps"])
+            assert found == pytest.approx(factor, rel=1e-9, abs=1e-12)
+
+
+def test_golden_dice() -> None:
+    g = np.load(GOLDEN / "segmentation_dice.npz")
+    found = upernet.dice_kinds(g["pred"].astype(bool), g["target"].astype(bool))
+    assert found.per_image == pytest.approx(float(g["medDice_front"]))
+    back, front = g["mDice_background_front"]
+    assert found.pooled_front == pytest.approx(float(front))
+    assert found.pooled == pytest.approx(float(back + front) / 2)
+
+
+def test_dice_kinds_by_hand() -> None:
+    truth, guess = np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool)
+    truth[0, 0, 0] = guess[0, 0] = True
+    found = upernet.dice_kinds(guess, truth)
+    assert found.per_image == pytest.approx((2 / 3 + 1) / 2)
+    assert found.positives == pytest.approx(2 / 3)
+
+
+def test_losses_equal_loops_over_pixels() -> None:
+    logits, classes = torch.randn(2, 2, 3, 3), torch.randint(0, 2, (2, 3, 3))
+    focal = []
+    for x, y in zip(logits.movedim(1, -1).reshape(-1, 2), classes.flatten(), strict=True):
+        for k in (0, 1):
+            p = x[k].sigmoid() if int(y) == k else 1 - x[k].sigmoid()
+            focal.append(-0.5 * (1 - p) ** 2 * p.log())
+    torch.testing.assert_close(upernet.focal_loss(logits, classes), torch.stack(focal).mean())
+    dice = []
+    for image, truth in zip(logits.softmax(1)[:, 1], classes.float(), strict=True):
+        overlap, size = (image * truth).sum(), (image**2).sum() + (truth**2).sum()
+        dice.append(1 - (2 * overlap + 1) / (size + 1))
+    torch.testing.assert_close(upernet.dice_loss(logits, classes), torch.stack(dice).mean() / 2)
+
+
+def test_published_upernet_has_its_maps() -> None:
+    recipe = upernet.MacoSegmentation(size=64, width=96)
+    vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=48, depth=12, num_heads=4)
+    net = upernet.UPerNet(vit, recipe).eval()
+    assert net.blocks == [3, 5, 7, 11]
+    main, side = net(torch.randn(1, 1, 64, 64))
+    assert main.shape == side.shape == (1, 2, 64, 64)
+    assert upernet.lr_at(0, lr=1.0, steps=10, warmup=2) == pytest.approx(1e-6)
+    assert upernet.lr_at(2, lr=1.0, steps=10, warmup=2) == 1.0
+    assert upernet.lr_at(10, lr=1.0, steps=10, warmup=2) == 0.0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantom")
+    write_corpus(root, size="ci", datasets=["rsna", "nih", "siim"], workers=1)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [RANDOM_MACO, RANDOM], ids=["vit", "resnet"])
+def test_fine_tuning_moves_every_weight_but_fixed_ones(
+    corpus: Path, tmp_path: Path, model: Any
+) -> None:
+    predictor = ready(model, "phantom", 0, tmp_path)
+    data = Downstream("rsna", corpus, size=predictor.size)
+    recipe = replace(finetune.RECIPES["finetune/phantom"], steps=4, batch=8, evaluations=2)
+    before = finetune.Classifier(predictor, 1, drop_path=0).backbone.state_dict()
+    train, valid = data.ids("train"), data.ids("valid")
+    fitted = finetune.fit(predictor, data, train, valid, recipe, share=0.01, seed=0)
+    assert set(fitted.searched) == {"0.05", "0.01"}
+    assert fitted.valid_auroc == max(fitted.searched.values())
+    for name, parameter in fitted.net.backbone.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == parameter.requires_grad, name
+    scores = finetune.scores_of(fitted.net, predictor, data, data.ids("test"))
+    assert scores.shape == (len(data.ids("test")), 1)
+
+
+@pytest.mark.slow
+def test_upernet_overfits_what_it_sees(corpus: Path, tmp_path: Path) -> None:
+    predictor = ready(RANDOM_MACO, "phantom", 0, tmp_path)
+    table = load("siim", corpus)
+    recipe = upernet.RECIPES["segmentation/maco-phantom"]
+    scans = Scans("siim", table, DecodedImages(table, recipe.size))
+    positive = [i for i in table.frame["image_id"] if scans.positive(i)][:4]
+    short = replace(recipe, iterations=(60,) * 3, check_every=(30,) * 3, flip=0.0)
+    net = upernet.fit(predictor.backbone, scans, positive, positive, short, stage=0, seed=0)
+    found = upernet.evaluate(net, scans, positive, batch=4)
+    assert found.per_image > 0.3
+    assert MACO.paper == "maco"

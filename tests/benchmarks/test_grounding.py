@@ -1,0 +1,119 @@
+"""Grounding protocol: golden maps and metrics, hand-made cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.protocols.grounding import (
+    GroundingConfig,
+    boxes_at,
+    centre_prior,
+    evaluate,
+    heat_map,
+    judge,
+    phrase_mask,
+    position_shares,
+    rescaled,
+    summarise,
+)
+from common.data.images import resize_and_pad
+from common.data.ms_cxr import Phrase
+from common.data.records import Box
+
+G = np.load(Path(__file__).parents[1] / "golden" / "maco" / "grounding.npz")
+CONFIG = GroundingConfig(side=32)
+
+
+def phrase(*boxes: tuple[float, float, float, float], category: str = "Edema") -> Phrase:
+    found = tuple(Box(*box, category) for box in boxes)
+    return Phrase("a", Path("a.jpg"), "edema", category, found, 32, 32)
+
+
+@pytest.mark.parametrize("tau", [None, 0.02, 0.1, 1.0])
+def test_golden_heat_maps(tau: float | None) -> None:
+    name = "none" if tau is None else str(tau).replace(".", "p")
+    plain = np.einsum("ijd,d->ij", G["patches"], G["text"][0])
+    weights = None if tau is None else position_shares(G["pos_weight"].reshape(14, 14), tau)
+    small = heat_map(plain, weights, sigma=1.5, side=14)
+    np.testing.assert_allclose(small, G[f"similarity_tau_{name}"], rtol=1e-5, atol=1e-6)
+    large = heat_map(plain, weights, sigma=1.5, side=28)
+    np.testing.assert_allclose(large, G[f"upsampled_tau_{name}"], rtol=1e-5, atol=1e-6)
+
+
+def test_golden_metrics_of_summed_boxes() -> None:
+    masks = G["gt_masks_sum_of_boxes"].astype(np.int64)
+    for heat, mask, wanted in zip(
+        G["heatmaps"], masks, G["iou_at_0p1_to_0p5_then_cnr_then_pointing"], strict=True
+    ):
+        scaled = rescaled(heat)
+        assert scaled is not None
+        found = judge(scaled, mask, (0.1, 0.2, 0.3, 0.4, 0.5))
+        np.testing.assert_allclose(found.ious, wanted[:5], rtol=1e-5)
+        assert found.cnr == pytest.approx(wanted[5], rel=1e-5)
+        assert found.pointing == wanted[6]
+
+
+def test_golden_boxes_and_padding() -> None:
+    for size, box, at_224, at_512 in zip(
+        G["box_sizes_w_h"],
+        G["boxes_xywh"],
+        G["boxes_xywh_at_224"],
+        G["boxes_xywh_at_512"],
+        strict=True,
+    ):
+        for side, wanted in ((224, at_224), (512, at_512)):
+            found = boxes_at(box[None].astype(float), int(size[0]), int(size[1]), side)[0]
+            np.testing.assert_array_equal(found, wanted)
+    image = G["resize_pad_in"]
+    np.testing.assert_array_equal(resize_and_pad(image, 16), G["resize_pad_to_16"])
+    np.testing.assert_array_equal(resize_and_pad(image.T, 16), G["resize_pad_to_16_of_transpose"])
+
+
+def test_a_perfect_map_scores_one_and_an_inverted_one_is_negative() -> None:
+    target = phrase((8, 8, 8, 8))
+    mask = phrase_mask(target, CONFIG)
+    heat = 2 * mask.astype(np.float32) - 1
+    noisy = heat + np.random.default_rng(0).normal(0, 0.01, heat.shape).astype(np.float32)
+    found = judge(noisy, mask, (0.1, 0.5))
+    assert found.ious == (1.0, 1.0)
+    assert found.pointing == 1.0
+    assert found.cnr > 50
+    assert judge(-noisy, mask, (0.1,)).cnr < -50
+
+
+def test_overlapping_boxes_are_a_union_unless_summed() -> None:
+    target = phrase((0, 0, 8, 8), (4, 4, 8, 8))
+    assert phrase_mask(target, CONFIG).max() == 1
+    assert phrase_mask(target, replace(CONFIG, union="sum")).max() == 2
+
+
+def test_flat_maps_score_zero_and_vanishing_boxes_are_counted() -> None:
+    assert rescaled(np.ones((4, 4), np.float32)) is None
+    flat, gone = np.ones((4, 4), np.float32), phrase((1, 1, 0.2, 0.2))
+    report = evaluate([flat, flat], [phrase((8, 8, 8, 8)), gone], None, CONFIG)
+    assert report.counts == {"Edema": 1, "left_out": 1}
+    assert report.overall["miou"] == report.overall["cnr"] == 0.0
+    with pytest.raises(ValueError, match="none of 1 phrases"):
+        evaluate([flat], [gone], None, CONFIG)
+
+
+def test_categories_weigh_alike_in_their_mean() -> None:
+    good, bad = judge(centre_prior(8), np.eye(8, dtype=np.int64), (0.1,)), (0.0,)
+    rows = [replace(good, ious=(1.0,)), replace(good, ious=(1.0,)), replace(good, ious=bad)]
+    report = summarise(["a", "a", "b"], rows, 0)
+    assert report.overall["miou"] == pytest.approx(2 / 3)
+    assert report.overall["miou_category"] == pytest.approx(0.5)
+
+
+def test_position_weights_draw_the_map_to_where_they_are_large() -> None:
+    weights = np.zeros((4, 4), np.float32)
+    weights[0, 0] = 1.0
+    even = np.ones((4, 4), np.float32)
+    heat = heat_map(even, position_shares(weights, 0.1), sigma=0.5, side=32)
+    row, column = (int(k) for k in np.unravel_index(heat.argmax(), heat.shape))
+    assert max(row, column) < 8
+    assert position_shares(weights, 0.1).sum() == pytest.approx(1)

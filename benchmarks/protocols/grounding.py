@@ -47,24 +47,10 @@ class GroundingConfig:
         (0.1, 0.2, 0.3, 0.4, 0.5), code="grounding script", ledger="G4"
     )
     """On maps scaled to [-1, 1]; IoU is averaged over them."""
-    average: Literal["samples", "categories"] = cite(
-        "samples", code="grounding script", note="results hold both", ledger="G5"
-    )
-    """Over phrases, or over the means of categories."""
-    cnr: Literal["signed", "absolute"] = cite(
-        "signed", code="grounding script", note="results hold both", ledger="G6"
-    )
-    """Contrast-to-noise ratio with its sign, or BioViL's absolute value."""
     union: Literal["boolean", "sum"] = cite(
         "boolean", note="bug", code="grounding script", released="sum", ledger="G7"
     )
     """Overlapping boxes: a union, or counted twice and dropped from CNR."""
-    empty: Literal["leave_out"] = cite("leave_out", note="the code gives NaN", ledger="G8")
-    """A phrase whose boxes vanish at `side` is left out and counted."""
-    phrase_order: Literal["kept"] = cite("kept", note="the code shuffles", ledger="G9")
-    """Of a phrase's sentences."""
-    constant_map: Literal["zero"] = cite("zero", note="the code breaks", ledger="G10")
-    """A flat map scores 0 in everything."""
 
 
 @runtime_checkable

@@ -71,10 +71,6 @@ class MacoSegmentation:
     """Share of images mirrored."""
     sampler: Literal["plain", "balanced"] = cite("plain", code="segmentation configs", ledger="S5")
     """All training images, or all positives and as many negatives."""
-    dice: Literal["per_image", "pooled", "pooled_front", "positives"] = cite(
-        "per_image", note="Table 3 names none; results hold all four", ledger="S4"
-    )
-    """Dice that the table shows."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import BlipVisionModel
 
 from benchmarks.blip import ImageConfig
+from benchmarks.downstream import device_of
 from common.checkpoint import CheckpointError
 from common.interface import ImageFeatures
 
@@ -70,7 +71,7 @@ class BlipTower(nn.Module):
         cuts = zip(images, corners, strict=True)
         pixels = np.stack([i[y : y + crop, x : x + crop] for i, (y, x) in cuts])
         grey = torch.from_numpy(pixels)[:, None].float().div(255).sub(MEAN).div(DEVIATION)
-        return grey.expand(-1, 3, -1, -1)
+        return grey.to(device_of(self)).expand(-1, 3, -1, -1)
 
     def image_features(self, images: Tensor) -> ImageFeatures:
         """Network input to [CLS] and patches."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm.auto import tqdm
 
 from benchmarks.tasks import TASKS
@@ -65,6 +66,11 @@ class Downstream:
         text = dict(zip(table.frame["image_id"], table.frame["section_impression"], strict=True))
         kept = tuple(i for i in ids if re.search("[A-Za-z]", text[i]))
         return kept, [text[i] for i in kept]
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are."""
+    return next(module.parameters()).device
 
 
 def describe_split(split: splits.Split, table: RecordTable) -> dict[str, object]:

@@ -93,7 +93,7 @@ def ground(args: Args, model: Predictor) -> Outcome:
     prepared = open_prepared(args.data_root, "mimic", model.size)
     images = prepared or DecodedImages(ms_cxr.load(args.data_root), model.size)
     maps = grounding.similarities(model, images, phrases, cosine=cfg.similarity == "cosine")
-    weights = model.position_weights().numpy() if hasattr(model, "position_weights") else None
+    weights = model.position_weights().cpu().numpy() if hasattr(model, "position_weights") else None
     found = grounding.evaluate(maps, phrases, weights, cfg)
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
     centre = grounding.evaluate(prior, phrases, None, cfg)

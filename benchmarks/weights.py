@@ -60,6 +60,11 @@ def check_run(run: Path, wanted: dict[str, Any], seed: int) -> None:
         raise CheckpointError(f"{run} was made with other settings: {', '.join(other) or 'seed'}")
 
 
+def device() -> torch.device:
+    """The accelerator if there is one."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
 
@@ -70,7 +75,7 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     cfg = settings(model, corpus, seed)
     if model.pretrained:
         check_run(run, config.to_dict(cfg), seed)
-        return LOAD[model.paper](str(run / "best"), strict=True).eval()
+        return LOAD[model.paper](str(run / "best"), strict=True).to(device()).eval()
     if corpus == "phantom" and cfg.model.image.weights == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
     if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated
@@ -78,6 +83,6 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
         text = replace(cfg.model.text, **dict.fromkeys(names))
         cfg = replace(cfg, model=replace(cfg.model, text=text))
     try:
-        return FRESH[model.paper](cfg).eval()
+        return FRESH[model.paper](cfg).to(device()).eval()
     except CheckpointError as error:
         raise NotRunnable(str(error)) from error

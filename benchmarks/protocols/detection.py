@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 from tqdm.auto import tqdm
 
+from benchmarks.downstream import device_of
 from benchmarks.protocols.segmentation import shuffled_batches
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
@@ -186,10 +188,10 @@ def targets_of(boxes: Tensor, anchors: Tensor, grid: int, size: int) -> Targets:
         grid: Cells along a side.
         size: Side of the image, pixels.
     """
-    sides = anchors * grid / size
+    sides = anchors.to(boxes) * grid / size
     shape = (len(boxes), 3, grid, grid)
-    x, y, w, h, box = (torch.zeros(shape) for _ in range(5))
-    empty = torch.ones(shape)
+    x, y, w, h, box = (boxes.new_zeros(shape) for _ in range(5))
+    empty = boxes.new_ones(shape)
     batch, row = torch.nonzero(boxes.abs().sum(dim=2), as_tuple=True)
     cells = boxes[batch, row] * grid  # (n, 4)
     column, line = cells[:, 0].long(), cells[:, 1].long()
@@ -427,7 +429,8 @@ def fit(
 ) -> YOLOv3:
     """Train the head on the frozen encoder; the epoch with the best validation mAP is kept."""
     torch.manual_seed(seed)
-    net, generator = YOLOv3(copy.deepcopy(backbone), recipe.width), np.random.default_rng(seed)
+    device, generator = device_of(backbone), np.random.default_rng(seed)
+    net = YOLOv3(copy.deepcopy(backbone), recipe.width).to(device)
     net.backbone.requires_grad_(False)
     lr = getattr(recipe, f"lr_few_{data.table.dataset}") if few else recipe.lr
     size = recipe.batch_few if few else recipe.batch
@@ -442,7 +445,7 @@ def fit(
         net.train()
         net.backbone.train(recipe.batchnorm == "train")
         for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
-            images, boxes = data.batch(ids)
+            images, boxes = send_to_device(data.batch(ids), device)
             detection_loss(net(images), boxes, recipe.size).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -464,11 +467,11 @@ def detections_of(net: YOLOv3, data: Boxes, ids: Sequence[str], size: int) -> li
     net.eval()
     found: list[Tensor] = []
     for start in range(0, len(ids), 64):
-        maps = net(data.batch(ids[start : start + 64])[0])
+        maps = net(data.batch(ids[start : start + 64])[0].to(device_of(net)))
         decoded = torch.cat(
             [decode(out, anchors_of(k, size), size) for k, out in enumerate(maps)], dim=1
         )
-        found += [suppressed(rows) for rows in decoded]
+        found += [suppressed(rows).cpu() for rows in decoded]
     return found
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from benchmarks.downstream import Downstream
+from benchmarks.downstream import Downstream, device_of
 from common.config import cite
 from common.interface import Predictor
 from common.metrics import auroc
@@ -144,7 +144,7 @@ def scores_of(
     """(n, L) logits of centre crops."""
     net.eval()
     parts = [
-        net(model.normalise(data.images.read(ids[k : k + 64]), generator=None)).numpy()
+        net(model.normalise(data.images.read(ids[k : k + 64]), generator=None)).cpu().numpy()
         for k in range(0, len(ids), 64)
     ]
     return np.concatenate(parts)
@@ -216,7 +216,8 @@ def _train(
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
-    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
+    device = device_of(model.backbone)
+    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path).to(device)
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=rate, momentum=recipe.momentum)
     best, best_state, order = -1.0, net.state_dict(), np.empty(0, np.int64)
@@ -228,7 +229,7 @@ def _train(
         net.train()
         pixels = data.images.read([train[k] for k in rows])
         logits = net(model.normalise(pixels, generator=generator))
-        F.binary_cross_entropy_with_logits(logits, targets[rows]).backward()
+        F.binary_cross_entropy_with_logits(logits, targets[rows].to(device)).backward()
         nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
         optimizer.param_groups[0]["lr"] = rate * lr_factor(step, steps=steps, warmup=warmup)
         optimizer.step()

@@ -16,11 +16,13 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from benchmarks.downstream import device_of
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
 from common.data import rsna, siim
@@ -277,7 +279,8 @@ def fit(
 ) -> UNet:
     """Train the decoder (or all of it); the best epoch on the validation part is kept."""
     torch.manual_seed(seed)
-    net, generator = UNet(copy.deepcopy(backbone), recipe.decoder), np.random.default_rng(seed)
+    device, generator = device_of(backbone), np.random.default_rng(seed)
+    net = UNet(copy.deepcopy(backbone), recipe.decoder).to(device)
     whole = recipe.train == "all"
     net.backbone.requires_grad_(whole)
     parameters = net.parameters() if whole else [*net.steps.parameters(), *net.head.parameters()]
@@ -289,7 +292,7 @@ def fit(
         net.train()
         net.backbone.train(whole or recipe.batchnorm == "train")
         for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
-            images, masks = scans.batch(ids, generator, recipe.augment)
+            images, masks = send_to_device(scans.batch(ids, generator, recipe.augment), device)
             mixed_loss(net(images), masks).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -312,12 +315,12 @@ def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scor
     net.eval()
     dice, means, losses = [], [], []
     for start in range(0, len(ids), batch):
-        images, masks = scans.batch(ids[start : start + batch])
+        images, masks = send_to_device(scans.batch(ids[start : start + batch]), device_of(net))
         logits = net(images)
         dice.append(dice_per_image(logits.sigmoid(), masks))
         means.append(float(dice[-1].mean()))
         losses.append(float(mixed_loss(logits, masks)))
-    return Scores(torch.cat(dice).numpy(), float(np.mean(means)), float(np.mean(losses)))
+    return Scores(torch.cat(dice).cpu().numpy(), float(np.mean(means)), float(np.mean(losses)))
 
 
 def shuffled_batches(

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
+from benchmarks.downstream import device_of
 from benchmarks.protocols.finetune import with_drop_path
 from benchmarks.protocols.segmentation import Scans, dice_per_image, shuffled_batches
 from benchmarks.tasks import DENSE_SIZES as SIZES
@@ -246,7 +248,8 @@ def evaluate(net: UPerNet, scans: Scans, ids: Sequence[str], *, batch: int) -> D
     guesses, truths = [], []
     for start in range(0, len(ids), batch):
         images, classes = batch_of(scans, ids[start : start + batch], None, 0.0)
-        guesses.append(net(images)[0].argmax(dim=1).bool().numpy())
+        guess = net(images.to(device_of(net)))[0].argmax(dim=1).bool()
+        guesses.append(guess.cpu().numpy())
         truths.append(classes.bool().numpy())
     return dice_kinds(np.concatenate(guesses), np.concatenate(truths))
 
@@ -273,7 +276,8 @@ def fit(
         seed: Of the new weights and of the order.
     """
     torch.manual_seed(seed)
-    net, generator = UPerNet(vit, recipe), np.random.default_rng(seed)
+    device, generator = device_of(vit), np.random.default_rng(seed)
+    net = UPerNet(vit, recipe).to(device)
     steps, warmup = recipe.iterations[stage], recipe.warmup[stage]
     lr = recipe.lr_released[stage] if recipe.recipe == "released" else recipe.lr
     groups = param_groups_layer_decay(
@@ -289,7 +293,7 @@ def fit(
         tqdm(batches, total=steps, desc=f"upernet, {len(train)} images", unit="step")
     ):
         net.train()
-        images, classes = batch_of(scans, ids, generator, recipe.flip)
+        images, classes = send_to_device(batch_of(scans, ids, generator, recipe.flip), device)
         segmentation_loss(net(images), classes).backward()
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, lr=lr, steps=steps, warmup=warmup) * group["lr_scale"]

@@ -37,7 +37,7 @@ reproduce-%: setup ## reproduce a table or paper, e.g. reproduce-gloria-table2 [
 	$(PYTHON) -m benchmarks.reproduce $* --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC)
 
 pretrain-%: setup ## pre-train a paper on the phantom corpus, e.g. pretrain-gloria
-	$(PYTHON) -m common.data phantom --out data/phantom-small --size small --datasets chexpert --workers $(NPROC)
+	$(PYTHON) -m common.data phantom --out data/phantom-small --size small --datasets $(if $(filter gloria,$*),chexpert,mimic) --workers $(NPROC)
 	.venv/bin/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no $*/pretrain.py phantom
 
 tables: setup ## render every table from the committed results, and the paper cards

@@ -19,7 +19,7 @@ RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 def linear(args: Args, model: Predictor) -> Outcome:
     """Linear classification at every label fraction; CheXpert's classifier also meets 5x200."""
-    data = Downstream(args.dataset, args.data_root, size=model.size)
+    data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     five = _five_by_200(args, model) if args.dataset == "chexpert" else None
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
     extra = five.ids("test") if five else ()
@@ -54,7 +54,7 @@ def finetuned(args: Args, model: Predictor) -> Outcome:
     """Fine-tuning at every label fraction: mean AUROC, and that of each label."""
     protocol = f"finetune/{args.finetune}"
     data, recipe = (
-        Downstream(args.dataset, args.data_root, size=model.size),
+        Downstream(args.dataset, args.data_root, size=model.size, split=args.split),
         finetune.RECIPES[protocol],
     )
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
@@ -85,7 +85,7 @@ def finetuned(args: Args, model: Predictor) -> Outcome:
 def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
     """Prompted classification; thresholds come from the validation part."""
     cfg = args.prompts
-    data = Downstream(args.dataset, args.data_root, size=model.size)
+    data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     calibration = (
         Downstream("chexpert", args.data_root, size=model.size)
         if args.dataset == "chexpert5x200"

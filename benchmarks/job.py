@@ -66,10 +66,14 @@ class Args:
         "linear/cached-features"
     )
     """Protocol of `linear`."""
-    recipe: Literal["phantom", "mgca", "gloria", "maco", "maco-phantom"] = "phantom"
+    recipe: Literal["phantom", "mgca", "gloria", "maco", "maco-released", "maco-phantom"] = (
+        "phantom"
+    )
     """Recipe of `segmentation` and `detection`; those of maco are a UPerNet's."""
-    finetune: Literal["phantom", "maco"] = "phantom"
+    finetune: Literal["phantom", "maco", "maco-released"] = "phantom"
     """Recipe of `finetune`."""
+    split: str = ""
+    """Split id; empty: the task's own. `siim/maco-lists` and its like read the authors' lists."""
     fraction_rule: Literal["nested", "sample"] = "nested"
     """How 1 % and 10 % are drawn (ledger G46)."""
     prompts: zero_shot.ZeroShotConfig = field(default_factory=zero_shot.ZeroShotConfig)

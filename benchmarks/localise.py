@@ -27,7 +27,7 @@ def segment(args: Args, model: Predictor) -> Outcome:
         return segment_upernet(args, model, upernet.RECIPES[protocol], protocol)
     recipe = segmentation.RECIPES[protocol]
     table = load(name, args.data_root)
-    split = splits.build(DENSE[name], load_tables(name, args.data_root))
+    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
     scans = segmentation.Scans(name, table, images)
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
@@ -61,7 +61,9 @@ def segment_upernet(
     """UPerNet at every label fraction, and the four kinds of Dice of the test images."""
     name = args.dataset
     table = load(name, args.data_root)
-    split = splits.build(UPERNET.get(name, DENSE[name]), load_tables(name, args.data_root))
+    split = splits.build(
+        args.split or UPERNET.get(name, DENSE[name]), load_tables(name, args.data_root)
+    )
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
     scans = segmentation.Scans(name, table, images)
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
@@ -89,25 +91,36 @@ def ground(args: Args, model: Predictor) -> Outcome:
     """Zero-shot phrase grounding on MS-CXR, beside a centre prior, and over a grid of tau."""
     if not isinstance(model, grounding.Grounder):
         raise DataError(f"{args.model} has no map of a phrase over an image: nothing to ground")
-    cfg, phrases = args.phrases, ms_cxr.phrases(args.data_root)
-    prepared = open_prepared(args.data_root, "mimic", model.size)
-    images = prepared or DecodedImages(ms_cxr.load(args.data_root), model.size)
+    cfg, table = args.phrases, ms_cxr.load(args.data_root)
+    everything = ms_cxr.phrases(args.data_root)
+    there = set(table.frame["image_id"])
+    phrases = [phrase for phrase in everything if phrase.image_id in there]
+    images = DecodedImages(table, model.size)
     maps = grounding.similarities(model, images, phrases, cosine=cfg.similarity == "cosine")
     weights = model.position_weights().cpu().numpy() if hasattr(model, "position_weights") else None
     found = grounding.evaluate(maps, phrases, weights, cfg)
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
     centre = grounding.evaluate(prior, phrases, None, cfg)
     values = {**found.overall, **{f"{k}_centre_prior": v for k, v in centre.overall.items()}}
-    n = len(found.values)
     out = Outcome(
         "grounding/maco",
-        [Cell(args.dataset, metric, value, n) for metric, value in values.items()],
+        [Cell(args.dataset, metric, value, len(found.kept)) for metric, value in values.items()],
         {
-            "test_ids": np.array([phrase.image_id for phrase in phrases]),
+            "test_ids": np.array([phrases[k].image_id for k in found.kept]),
             "miou_cnr_pointing": found.values,
         },
         {},
-        {"counts": found.counts, "by_category": found.by_category, "settings": to_dict(cfg)},
+        {
+            "counts": {
+                **found.counts,
+                "on_absent_images": len(everything) - len(phrases),
+                "boxes_without_text": ms_cxr.without_text(args.data_root),
+            },
+            "by_category": found.by_category,
+            "settings": to_dict(cfg),
+            "table_sha256": table.table_sha256,
+            "images_by_mimic_part": ms_cxr.seen_in_pretraining(args.data_root),
+        },
     )
     if weights is not None:
         out.details["tau"] = {
@@ -126,7 +139,7 @@ def detect(args: Args, model: Predictor) -> Outcome:
         if name == "object_cxr"
         else load(name, args.data_root)
     )
-    split = splits.build(DENSE[name], load_tables(name, args.data_root))
+    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
     data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch")
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))

@@ -40,6 +40,7 @@ DENSE_SIZES = {
     "segmentation/mgca": 224,
     "segmentation/gloria": 512,
     "segmentation/maco": 512,
+    "segmentation/maco-released": 512,
     "segmentation/maco-phantom": 96,
     "detection/phantom": 96,
     "detection/mgca": 224,

@@ -79,7 +79,7 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     if corpus == "phantom" and cfg.model.image.weights == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
     if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated
-        names = {"encoder", "vocabulary"} & set(vars(cfg.model.text))
+        names = {"encoder"} & set(vars(cfg.model.text))
         text = replace(cfg.model.text, **dict.fromkeys(names))
         cfg = replace(cfg, model=replace(cfg.model, text=text))
     try:

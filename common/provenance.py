@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDED = "benchmarks/results"
+"""Folder of committed results."""
 PACKAGES = (
     "torch",
     "torchvision",
@@ -28,10 +30,14 @@ PACKAGES = (
 
 
 def git_state(root: Path = ROOT) -> dict[str, object]:
-    """The commit, and whether tracked files differ from it; `unknown` outside a checkout."""
+    """The commit, and whether tracked files differ from it; `unknown` outside a checkout.
+
+    Recorded results are what runs write, not what they run: they do not count.
+    """
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        pathspec = ("--", ".", f":!{RECORDED}")
+        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no", *pathspec))
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
     return {"commit": commit, "dirty": dirty}

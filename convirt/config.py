@@ -1,7 +1,8 @@
 """ConVIRT hyperparameters, those of its own paper.
 
 Other papers' readings of it are options of their packages: `gloria` with its global loss alone,
-`mgca` with its instance alignment alone. No code was ever released, so `released` is `paper`.
+`mgca` with its instance alignment alone. No code was ever released: there is no such preset. The
+paper itself was not at hand: its numbers are cited as commonly reported, to be checked against it.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class ModelConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     embedding_dim: int = cite(512, paper="Sec. 3.1")
-    """Width of the joint space; a head's hidden layer is as wide as its input."""
+    """Width of the joint space; a head's hidden layer is as wide as its input, our reading."""
 
 
 @dataclass(frozen=True)

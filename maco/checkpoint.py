@@ -129,7 +129,18 @@ def load_released(
         CheckpointError: If the file is unreadable or its keys and shapes are not the model's.
     """
     state, ignored = rename(state_dict_of(read_foreign(path), path))
-    model = MaCo(sized_like(state, config), vocabulary or load_vocabulary(config.text))
+    sizes = sized_like(state, config)
+    pieces = vocabulary or load_vocabulary(config.text)
+    words = len(state["text_encoder.bert.embeddings.word_embeddings.weight"])
+    if words != len(pieces):
+        raise CheckpointError(
+            f"{path} has {words} word pieces, the vocabulary {len(pieces)}: give `vocabulary=` the "
+            "list that it was trained with"
+        )
+    try:
+        model = MaCo(sizes, pieces)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     load_exactly(model, state, path=path)
     return model.eval(), ignored
 
@@ -174,7 +185,7 @@ def initialise(model: MaCo) -> None:
     try:
         source = timm.create_model(name.removeprefix("timm/"), pretrained=True, num_classes=0)
     except Exception as error:
-        raise CheckpointError(offline(name, "MAE weights", "--model.image.weights none")) from error
+        raise CheckpointError(offline(name, "MAE weights", "--model.image.weights None")) from error
     state = {k: v for k, v in source.state_dict().items() if not k.startswith("fc_norm")}
     load_exactly(model.encoder, state, path=Path(name))
     model.encoder.pos_embed.requires_grad_(False)

@@ -74,7 +74,9 @@ class TextConfig:
     """Width of the transformer; equal to the image encoder's without `projection`."""
     heads: int = cite(12, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=6, ledger="A2")
     """Attention heads."""
-    feedforward: int = cite(3072, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=1536)
+    feedforward: int = cite(
+        3072, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=1536, ledger="A2"
+    )
     """Width of the feed-forward layers."""
     init: Literal["bert", "xavier"] = cite(
         "bert", note="start not stated", code=MODEL_CODE, released="xavier", ledger="A15"
@@ -113,7 +115,8 @@ class LossConfig:
         "paper", paper="Eq. 2-3", code=LOSS_CODE, released="released", ledger="L1 L1b L2 L3 B1"
     )
     """`paper`: one term, a high importance flattens its row; `released`: the mean of four cross
-    entropies, a high one sharpens; `none`: plain CLIP, Table 5's second row."""
+    entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`: plain
+    CLIP, Table 5's second row."""
     tau1: float = cite(1.0, paper="Sec. 3.3")
     """Temperature of the importance that scales logits."""
     tau2: float = cite(16.0, paper="Sec. 3.3")
@@ -149,7 +152,7 @@ class DataConfig:
     report_sections: Literal["findings_impression", "impression", "findings"] = cite(
         "findings_impression", note="the code's table was not released", ledger="D1"
     )
-    """Sections joined to the text."""
+    """Sections joined to the text; else the report's last paragraph, else it counts as empty."""
     sentence_split: Literal["safe", "released"] = cite(
         "safe", note="sentences", code=DATA_CODE, released="released", ledger="D2 D3"
     )
@@ -176,7 +179,8 @@ class OptimConfig:
     decay: Literal["strict", "released"] = cite(
         "strict", note="as in MAE", code="parameter groups", released="released", ledger="O6"
     )
-    """Leave vectors, tokens and the temperature undecayed, or vectors and biases alone."""
+    """Leave vectors, tokens and the temperature undecayed, or vectors and biases alone; the
+    importance weights decay."""
     batch_size: int = cite(
         512, paper="Sec. 3.4", code=f"{COMMAND}: 4 x 512", released=2048, ledger="O2"
     )
@@ -235,21 +239,29 @@ DECISIONS = {
     "L9": "Removed patches only, and only they are predicted.",
     "L11": "None: `w_l` is computed without gradient.",
     "D5": "No token is masked, as probability 0 leaves it.",
+    "D8b": "MIMIC's validate and test parts are left out of training.",
     "D7": "Long side scaled with area interpolation, zero padding: `common.data prepare`.",
+    "O9": "Tables evaluate the epoch with the lowest validation loss (`best/`); the code its last.",
     "O7": "Each process keeps its own device.",
     "O8": "The loader returns every key without a place, with the reason.",
-    "C4": "`chexpert/gloria-v1` (by image, as published) or `-patient`; the authors' lists can be "
-    "read with `common.data.splits.read_list`.",
+    "C4": "`chexpert/gloria-v1` (by image, as published) or, with `--split`, `-patient`.",
+    "C2b": "Crops are taken from the padded square; the test image is the whole square, not a "
+    "centre "
+    "crop of the oblong one.",
     "C5": "Labels are matched by name.",
     "C6": "Pneumonia (lung opacity with its boxes) against everything else.",
-    "C7": "The last part of `rsna/gloria-v1`; the authors' list can be given.",
+    "C7": "The test part of `rsna/gloria-v1`.",
     "C8": "Shares are nested by a hash of seed and patient (`fraction_rule`), never the authors' "
     "draws.",
     "C9": "The rate of an update is set before it: the same factors from the first one.",
     "S2": "12,047 images in the real table.",
     "S3": "`siim/maco-v1`, distinct images; `siim/maco-lists` reads the authors' leaking lists.",
     "S4": "Tables show the mean over images; results hold all four kinds, each under its name.",
+    "S6b": "No layer scale and no relative position bias, which the code's BEiT blocks learn from "
+    "1 "
+    "and 0; float32 on the CPU.",
     "S7": "1,000, 5,000 and 160,000 iterations at 8 images.",
+    "G3b": "The image is the prepared 448 pixel square, reduced as in pre-training.",
     "G5": "Tables show means over phrases; results also hold means over the categories' means.",
     "G6": "Tables show the signed ratio; results also hold the mean of absolute values.",
     "G8": "A phrase whose boxes vanish at 224 pixels is left out and counted.",
@@ -257,7 +269,8 @@ DECISIONS = {
     "G10": "A flat map scores 0 in IoU, CNR and pointing game.",
     "G11": "1.027, the table's.",
     "G12": "Every annotation, grouped by phrase; the counts are in each result.",
-    "Z1": "Offered by `zero_shot` of benchmarks with this repository's prompts.",
+    "Z1": "Not offered with the code's prompts and raw dot products; `zero_shot` of benchmarks has "
+    "this repository's, with cosines.",
     "T1": "Cells in doubt are marked in the published table.",
     "T2": "Not used.",
 }

@@ -99,7 +99,7 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
         cfg: Temperatures, groups, direction, reduction.
 
     Returns:
-        Scalar; log B when all embeddings coincide.
+        Scalar; log B when all embeddings coincide (`batch_mean`: log B / D).
     """
     if cfg.weighting == "none":
         flat = torch.ones_like(scores)
@@ -141,12 +141,13 @@ def released_terms(logits: Tensor, scores: Tensor) -> Tensor:
     return torch.stack([*scaled, *weighted])
 
 
-def pretrain_losses(out: Output, cfg: LossConfig) -> dict[str, Tensor]:
+def pretrain_losses(out: Output, cfg: LossConfig, *, gather: bool = True) -> dict[str, Tensor]:
     """Both terms, weighted (Eq. 4); their sum is the loss. Terms of weight 0 are not computed.
 
     Everything is computed in float32 or better; the contrast runs over all processes, with
-    gradients (see `gather_with_grad`).
+    gradients (see `gather_with_grad`), unless `gather` is off.
     """
+    join = gather_with_grad if gather else _as_is
     losses: dict[str, Tensor] = {}
     with torch.autocast(out.image_emb.device.type, enabled=False):
         if cfg.mae_weight:
@@ -158,8 +159,7 @@ def pretrain_losses(out: Output, cfg: LossConfig) -> dict[str, Tensor]:
         if cfg.align_weight:
             wide = torch.promote_types(out.image_emb.dtype, torch.float32)
             image, text, scores = (
-                gather_with_grad(part.to(wide))
-                for part in (out.image_emb, out.text_emb, out.scores)
+                join(part.to(wide)) for part in (out.image_emb, out.text_emb, out.scores)
             )
             cosines = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).mT
             logits = out.multiplier * cosines
@@ -170,3 +170,7 @@ def pretrain_losses(out: Output, cfg: LossConfig) -> dict[str, Tensor]:
             )
             losses["align"] = cfg.align_weight * align
     return losses
+
+
+def _as_is(tensor: Tensor) -> Tensor:
+    return tensor

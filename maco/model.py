@@ -292,11 +292,16 @@ class MaCo(
         return Output(
             image_emb,
             self.text_encoder(tokens),
-            self.importance(mask.visible.to(seen.dtype)).squeeze(1),
+            self.scores(mask.visible),
             self.multiplier,
             self.decoder(latent, mask),
             target,
         )
+
+    def scores(self, visible: Tensor) -> Tensor:
+        """(B, P) visible patches to importance scores (B,), in float32 under autocast too."""
+        with torch.autocast(visible.device.type, enabled=False):
+            return self.importance(visible.to(self.importance.weight.dtype)).squeeze(1)
 
     def reduced(self, pixels: Tensor) -> Tensor:
         """(B, 1, S, S) to the encoder's side, bicubic (ledger A5)."""

@@ -150,7 +150,7 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
 
 
 def reports_of(table: RecordTable, cfg: DataConfig) -> list[str]:
-    """Every record's text: its sections, or what else the report says; "" where there is none."""
+    """Every record's text: its sections, else its last paragraph; "" where there is neither."""
     names = {
         "findings_impression": ["findings", "impression"],
         "impression": ["impression"],

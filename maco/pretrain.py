@@ -20,7 +20,7 @@ from maco.losses import pretrain_losses
 from maco.model import MaCo
 from maco.pairs import Batch, Pairs, load_pairs
 
-TOKENS = ("cls_token", "mask_token", "importance", "temperature")
+TOKENS = ("cls_token", "mask_token", "temperature")
 """Parameters that `decay=strict` leaves undecayed beside vectors."""
 
 
@@ -54,7 +54,10 @@ def optimizer_of(model: MaCo, cfg: OptimConfig) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def validate(model: MaCo, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean loss over whole validation batches, the same masks and sentences in every epoch."""
+    """Mean loss over whole validation batches, the same masks and sentences in every epoch.
+
+    Each process computes all of them, contrasting locally.
+    """
     was_training = model.training
     model.eval()
     size = min(cfg.optim.batch_size, len(pairs))
@@ -63,7 +66,8 @@ def validate(model: MaCo, pairs: Pairs, cfg: PretrainConfig) -> float:
     )
     losses = []
     for batch in loader:
-        terms = pretrain_losses(model(*send_to_device(batch, model.device)), cfg.loss)
+        out = model(*send_to_device(batch, model.device))
+        terms = pretrain_losses(out, cfg.loss, gather=False)
         losses.append(float(torch.stack(list(terms.values())).sum()))
     model.train(was_training)
     return sum(losses) / len(losses)
@@ -96,7 +100,9 @@ def train(cfg: PretrainConfig) -> None:
             run.end_epoch(validate(model, corpus.valid, cfg))
             note_positions(model, run)
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
-        run.finish(pairs=len(corpus.train), split=corpus.split.id, **hashes)
+        run.finish(
+            pairs=len(corpus.train), without_text=corpus.empty, split=corpus.split.id, **hashes
+        )
 
 
 def note_positions(model: MaCo, run: training.Run) -> None:

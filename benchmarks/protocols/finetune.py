@@ -76,13 +76,17 @@ class PhantomFinetune(MacoFinetune):
     evaluations: int = cite(3, note="small")
 
 
-RECIPES = {"finetune/maco": MacoFinetune(), "finetune/phantom": PhantomFinetune()}
+RECIPES = {
+    "finetune/maco": MacoFinetune(),
+    "finetune/maco-released": MacoFinetune(recipe="released"),
+    "finetune/phantom": PhantomFinetune(),
+}
 
 
 def lr_factor(step: int, *, steps: int, warmup: int) -> float:
-    """Factor of the rate before update `step` + 1: linear from 0, half a cosine to 0.
+    """Factor of the rate of update `step`, counted from 1: linear from 0, half a cosine to 0.
 
-    Source: released schedule, set before each update (ledger C9): the first uses step 1.
+    Source: released schedule, set before each update (ledger C9).
     """
     if step < warmup:
         return step / max(warmup, 1)
@@ -141,7 +145,7 @@ class Classifier(nn.Module):
 def scores_of(
     net: Classifier, model: Predictor, data: Downstream, ids: Sequence[str]
 ) -> NDArray[np.float32]:
-    """(n, L) logits of centre crops."""
+    """(n, L) logits, as `Predictor.normalise` gives images without a generator."""
     net.eval()
     parts = [
         net(model.normalise(data.images.read(ids[k : k + 64]), generator=None)).cpu().numpy()

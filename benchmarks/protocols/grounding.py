@@ -154,19 +154,23 @@ class Report:
             over the categories' means.
         by_category: The same by category.
         counts: Phrases by category, and those left out.
-        values: (n, 3) mean IoU, CNR and pointing of every phrase, in order.
+        values: (n, 3) mean IoU, CNR and pointing of every phrase that was judged, in order.
+        kept: Positions of those phrases among all.
     """
 
     overall: Mapping[str, float]
     by_category: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
     values: NDArray[np.float64]
+    kept: list[int]
 
 
 FLAT = Judgement((), 0.0, 0.0)
 
 
-def summarise(categories: Sequence[str], judged: Sequence[Judgement], left_out: int) -> Report:
+def summarise(
+    categories: Sequence[str], judged: Sequence[Judgement], kept: Sequence[int], left_out: int
+) -> Report:
     """Means over phrases and over categories."""
     values = np.array([[np.mean(j.ious) if j.ious else 0.0, j.cnr, j.pointing] for j in judged])
     names = np.array(categories)
@@ -175,7 +179,7 @@ def summarise(categories: Sequence[str], judged: Sequence[Judgement], left_out: 
     for key in list(overall):
         overall[f"{key}_category"] = float(np.mean([group[key] for group in groups.values()]))
     counts = {name: int((names == name).sum()) for name in groups}
-    return Report(overall, groups, {**counts, "left_out": left_out}, values)
+    return Report(overall, groups, {**counts, "left_out": left_out}, values, list(kept))
 
 
 def _means(values: NDArray[np.float64]) -> dict[str, float]:
@@ -211,18 +215,18 @@ def evaluate(
         ValueError: If no phrase is left.
     """
     shares = None if weights is None else position_shares(weights, cfg.tau)
-    categories, judged, left_out = [], [], 0
-    for similarity, phrase in zip(maps, phrases, strict=True):
+    categories, judged, kept = [], [], []
+    for k, (similarity, phrase) in enumerate(zip(maps, phrases, strict=True)):
         mask = phrase_mask(phrase, cfg)
         if not mask.any():
-            left_out += 1
             continue
+        kept.append(k)
         heat = rescaled(heat_map(similarity, shares, sigma=cfg.smooth_sigma, side=cfg.side))
         categories.append(phrase.category)
         judged.append(FLAT if heat is None else judge(heat, mask, cfg.thresholds))
     if not judged:
         raise ValueError(f"none of {len(phrases)} phrases has a box of a pixel at {cfg.side}")
-    return summarise(categories, judged, left_out)
+    return summarise(categories, judged, kept, len(phrases) - len(kept))
 
 
 def centre_prior(grid: int) -> Map:

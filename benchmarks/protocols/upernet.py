@@ -89,6 +89,7 @@ class PhantomUPerNet(MacoSegmentation):
 
 RECIPES = {
     "segmentation/maco": MacoSegmentation(),
+    "segmentation/maco-released": MacoSegmentation(recipe="released"),
     "segmentation/maco-phantom": PhantomUPerNet(),
 }
 
@@ -104,6 +105,7 @@ class UPerNet(nn.Module):
     def __init__(self, vit: Any, recipe: MacoSegmentation) -> None:
         super().__init__()
         self.vit = copy.deepcopy(vit)
+        self.vit.reset_classifier(0)
         self.vit.set_input_size(img_size=recipe.size)
         self.vit.requires_grad_(True)
         with_drop_path(self.vit, recipe.drop_path)
@@ -222,10 +224,33 @@ def dice_kinds(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> DiceKi
 
 
 def lr_at(step: int, *, lr: float, steps: int, warmup: int) -> float:
-    """Rate of update `step` from 0: linear from a millionth of it, then linear to 0."""
-    if step < warmup:
-        return lr * (1e-6 + (1 - 1e-6) * step / warmup)
-    return lr * max(0.0, 1 - (step - warmup) / max(steps - warmup, 1))
+    """Rate of update `step` from 0: linear to 0, times a warm-up that is linear from a millionth.
+
+    Source: mmcv's `poly` of power 1, whose warm-up multiplies the decaying rate.
+    """
+    left = lr * max(0.0, 1 - step / steps)
+    return left * (1 - (1 - step / warmup) * (1 - 1e-6)) if step < warmup else left
+
+
+def parameter_groups(net: UPerNet, recipe: MacoSegmentation) -> list[dict[str, Any]]:
+    """Layer-wise rates: the decoder 1, the last block `layer_decay`, each before it less.
+
+    Vectors, the class token and positions are not decayed.
+    """
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        net.vit,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=tuple(net.vit.no_weight_decay()),
+        layer_decay=recipe.layer_decay,
+    )
+    for group in groups:  # timm gives the last block 1
+        group["lr_scale"] *= recipe.layer_decay
+    decoder = [p for name, p in net.named_parameters() if not name.startswith("vit.")]
+    for flat in (False, True):
+        part = [p for p in decoder if (p.ndim <= 1) == flat]
+        decay = 0.0 if flat else recipe.weight_decay
+        groups.append({"params": part, "lr_scale": 1.0, "weight_decay": decay})
+    return groups
 
 
 def batch_of(
@@ -280,12 +305,7 @@ def fit(
     net = UPerNet(vit, recipe).to(device)
     steps, warmup = recipe.iterations[stage], recipe.warmup[stage]
     lr = recipe.lr_released[stage] if recipe.recipe == "released" else recipe.lr
-    groups = param_groups_layer_decay(
-        net.vit, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
-    )
-    decoder = [p for name, p in net.named_parameters() if not name.startswith("vit.")]
-    groups.append({"params": decoder, "lr_scale": 1.0, "weight_decay": recipe.weight_decay})
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=recipe.betas)
+    optimizer = torch.optim.AdamW(parameter_groups(net, recipe), lr=lr, betas=recipe.betas)
     best, best_state = -1.0, net.state_dict()
     size = min(recipe.batch, len(train))
     batches = shuffled_batches(train, size, generator, steps)

@@ -92,8 +92,18 @@ def test_published_upernet_has_its_maps() -> None:
     main, side = net(torch.randn(1, 1, 64, 64))
     assert main.shape == side.shape == (1, 2, 64, 64)
     assert upernet.lr_at(0, lr=1.0, steps=10, warmup=2) == pytest.approx(1e-6)
-    assert upernet.lr_at(2, lr=1.0, steps=10, warmup=2) == 1.0
+    assert upernet.lr_at(2, lr=1.0, steps=10, warmup=2) == pytest.approx(0.8)
     assert upernet.lr_at(10, lr=1.0, steps=10, warmup=2) == 0.0
+    groups = upernet.parameter_groups(net, recipe)
+    scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
+    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    assert len(scale) == len(list(net.parameters()))
+    last, first = net.vit.blocks[-1].attn.qkv.weight, net.vit.blocks[0].attn.qkv.weight
+    assert scale[id(last)] == pytest.approx(0.65)
+    assert scale[id(first)] == pytest.approx(0.65**12)
+    assert scale[id(net.head.fpn_bottleneck.conv.weight)] == 1.0
+    assert decay[id(net.vit.pos_embed)] == decay[id(net.vit.blocks[0].norm1.weight)] == 0.0
+    assert decay[id(last)] == 0.05
 
 
 @pytest.fixture(scope="module")

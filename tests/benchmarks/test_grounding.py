@@ -94,7 +94,8 @@ def test_overlapping_boxes_are_a_union_unless_summed() -> None:
 def test_flat_maps_score_zero_and_vanishing_boxes_are_counted() -> None:
     assert rescaled(np.ones((4, 4), np.float32)) is None
     flat, gone = np.ones((4, 4), np.float32), phrase((1, 1, 0.2, 0.2))
-    report = evaluate([flat, flat], [phrase((8, 8, 8, 8)), gone], None, CONFIG)
+    report = evaluate([flat, flat], [gone, phrase((8, 8, 8, 8))], None, CONFIG)
+    assert report.kept == [1]
     assert report.counts == {"Edema": 1, "left_out": 1}
     assert report.overall["miou"] == report.overall["cnr"] == 0.0
     with pytest.raises(ValueError, match="none of 1 phrases"):
@@ -104,7 +105,7 @@ def test_flat_maps_score_zero_and_vanishing_boxes_are_counted() -> None:
 def test_categories_weigh_alike_in_their_mean() -> None:
     good, bad = judge(centre_prior(8), np.eye(8, dtype=np.int64), (0.1,)), (0.0,)
     rows = [replace(good, ious=(1.0,)), replace(good, ious=(1.0,)), replace(good, ious=bad)]
-    report = summarise(["a", "a", "b"], rows, 0)
+    report = summarise(["a", "a", "b"], rows, [0, 1, 2], 0)
     assert report.overall["miou"] == pytest.approx(2 / 3)
     assert report.overall["miou_category"] == pytest.approx(0.5)
 

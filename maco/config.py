@@ -115,8 +115,8 @@ class LossConfig:
         "paper", paper="Eq. 2-3", code=LOSS_CODE, released="released", ledger="L1 L1b L2 L3 B1"
     )
     """`paper`: one term, a high importance flattens its row; `released`: the mean of four cross
-    entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`: plain
-    CLIP, Table 5's second row."""
+    entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`:
+    plain CLIP, Table 5's second row."""
     tau1: float = cite(1.0, paper="Sec. 3.3")
     """Temperature of the importance that scales logits."""
     tau2: float = cite(16.0, paper="Sec. 3.3")

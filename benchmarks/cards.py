@@ -21,6 +21,7 @@ from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
 from convirt import config as convirt
 from gloria import config as gloria
+from imitate import config as imitate
 from maco import config as maco
 from mgca import config as mgca
 
@@ -45,6 +46,7 @@ CARDS = {
             "segmentation/gloria": GloriaSegmentation(),
         },
     ),
+    "imitate": Card(imitate.PRESETS, imitate.DECISIONS, {}),
     "maco": Card(
         maco.PRESETS,
         maco.DECISIONS,

@@ -76,6 +76,12 @@ def test_every_option_says_what_it_means(paper: str) -> None:
 
 
 POINTS = {
+    "imitate": {f"A{k}" for k in range(1, 18)}
+    | {f"B{k}" for k in range(1, 22)}
+    | {f"C{k}" for k in range(1, 14)}
+    | {f"D{k}" for k in range(1, 12)}
+    | {f"E{k}" for k in range(1, 11)}
+    | {"F1", "F2"},
     "gloria": {f"G{k:02d}" for k in range(1, 71)},
     "mgca": {f"D{k:02d}" for k in range(1, 55)},
     "maco": {"V1", "L1b", "Z1", "B1", "T1", "T2", "C2b", "S6b", "D8b", "G3b", "O9"}

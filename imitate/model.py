@@ -239,7 +239,8 @@ class IMITATE(
             Section(*self.encode_section(text), there)
             for text, there in zip(texts, present, strict=True)
         )
-        return Output(*(Views(*pair) for pair in zip(first, second, strict=True)), find, imp)
+        high, multi, multi_vv = (Views(*pair) for pair in zip(first, second, strict=True))
+        return Output(high, multi, multi_vv, find, imp)
 
     def encode_view(self, view: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1 or 3, H, W) to its global feature and its multi-level features of two draws."""

@@ -88,7 +88,7 @@ def test_paper_correlation_and_targets(section: str) -> None:
     close(r, g[f"R_{section}"], rtol=1e-10, atol=1e-12)
     for smoothing in (0.1, 0.2, 0.5, 1.0):
         for rule in ("keep", "clip"):
-            cfg = LossConfig(smoothing=smoothing, negative_corr=rule)  # type: ignore[arg-type]
+            cfg = LossConfig(smoothing=smoothing, negative_corr=rule)
             name = f"Rsmooth_{section}_lam{smoothing:g}_{rule}"
             if name in g:
                 found = soft_targets(g[f"z{section}"], cfg, tau=0.07, size=6)

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from benchmarks.oracles import mgca as oracle
 from mgca.checkpoint import fresh_model
 from mgca.config import PRESETS, LossConfig, PretrainConfig
-from mgca.losses import pretrain_losses
-from mgca.model import MGCA, TEXTS_AT_ONCE, ViTEncoder
+from mgca.losses import pretrain_losses, token_loss
+from mgca.model import MGCA, TEXTS_AT_ONCE, ImageOutput, Output, TextOutput, ViTEncoder
 
 PHANTOMS = pytest.mark.parametrize("preset", ["phantom", "phantom-resnet50"])
 
@@ -140,3 +142,20 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     for i in range(3):
         alone = model.similarity(model.embed_images(model.normalise(pixels[i : i + 1])), texts)
         torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+def test_token_loss_equals_a_loop_over_pairs() -> None:
+    """Cosine attention inside each pair, clipped weights, both directions, one pair at a time."""
+    counts = torch.tensor([3, 7, 5])
+    patches = F.normalize(torch.randn(3, 9, 8), dim=-1)
+    mask = torch.arange(7) < counts[:, None]
+    words = F.normalize(torch.randn(3, 7, 8), dim=-1) * mask[..., None]
+    shares, attention = torch.rand(3, 7) * mask, torch.rand(3, 9)
+    image = ImageOutput(patches[:, 0], patches, attention, (3, 3))
+    text = TextOutput(words[:, 0], words, shares, mask)
+    out = Output(image, text, None, None, patches[:, 0], patches[:, 0])
+    cfg = LossConfig()
+    texts = [w[m] for w, m in zip(words, mask, strict=True)]
+    weights = [w[m] for w, m in zip(shares, mask, strict=True)]
+    loop = oracle.token_loss(patches, texts, attention, weights, cfg.tau_cta)
+    torch.testing.assert_close(token_loss(out, cfg, mask_padding=True), loop)

@@ -61,14 +61,17 @@ def finetuned(args: Args, model: Predictor) -> Outcome:
     targets = data.targets(test)
     out = Outcome(protocol, [], {"test_ids": np.array(test)}, splits_of(data))
     out.predictions["test_targets"] = targets
+    both = finetune.judged_labels(targets)
+    names = [data.task.labels[k] for k in both]
+    out.details["labels_without_auroc"] = sorted(set(data.task.labels) - set(names))
     for share in FRACTIONS:
         chosen, notes = share_of(args, train, data.table, share)
         fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
         scores = finetune.scores_of(fitted.net, model, data, test)
         out.predictions[f"test_scores_{share:g}"] = scores
-        out.cells += _ranking(args.dataset, targets, scores, share)
+        out.cells += _ranking(args.dataset, targets[:, both], scores[:, both], share)
         if len(data.task.labels) > 1:
-            columns = zip(data.task.labels, targets.T, scores.T, strict=True)
+            columns = zip(names, targets.T[both], scores.T[both], strict=True)
             out.cells += [
                 Cell(args.dataset, f"auroc:{label}", auroc(truth, found), len(test), share)
                 for label, truth, found in columns

@@ -154,6 +154,11 @@ def scores_of(
     return np.concatenate(parts)
 
 
+def judged_labels(targets: NDArray[np.float32]) -> list[int]:
+    """Columns of (n, L) targets that hold both classes: the others have no AUROC."""
+    return [k for k, column in enumerate(targets.T) if len(np.unique(column)) == 2]
+
+
 @dataclass
 class Fitted:
     """A fine-tuned classifier, and how it was chosen."""
@@ -220,6 +225,7 @@ def _train(
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
+    both = judged_labels(judged)
     device = device_of(model.backbone)
     net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path).to(device)
     trained = [p for p in net.parameters() if p.requires_grad]
@@ -240,7 +246,7 @@ def _train(
         optimizer.zero_grad()
         bar.update()
         if step % every == 0 or step == steps:
-            value = auroc(judged, scores_of(net, model, data, valid))
+            value = auroc(judged[:, both], scores_of(net, model, data, valid)[:, both])
             if value > best:
                 best, best_state = value, copy.deepcopy(net.state_dict())
     net.load_state_dict(best_state)

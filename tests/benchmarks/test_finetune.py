@@ -106,6 +106,11 @@ def test_published_upernet_has_its_maps() -> None:
     assert decay[id(last)] == 0.05
 
 
+def test_labels_without_both_classes_are_not_judged() -> None:
+    targets = np.array([[0, 1, 1], [1, 1, 0]], np.float32)
+    assert finetune.judged_labels(targets) == [0, 2]
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantom")

@@ -11,7 +11,7 @@ RECIPE = (
     "the paper's: NIH is our draw of 70/10/20 by patient (`--split nih/maco-lists` reads the "
     "authors' lists), RSNA 70/15/15 (paper: 3,000 test images), CheXpert the 202 frontal images of "
     "valid.csv (paper: all 234). A mean leaves out labels without both classes in the test part: "
-    "the phantom draws ten of NIH's fourteen."
+    "the phantom draws eleven of NIH's fourteen."
 )
 
 TABLE = Table(

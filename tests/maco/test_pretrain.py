@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_on_the_joined_batch(corpus: Path, tmp_path: Path) -> None:
-    """Weights after two epochs agree with those of one process on the same global batches."""
+    """Validation losses after each epoch agree with those of one process on the same batches."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     for out, words in ((tmp_path / "one", ()), (tmp_path / "two", launcher)):
         subprocess.run(
@@ -102,11 +102,9 @@ def test_two_processes_train_as_one_on_the_joined_batch(corpus: Path, tmp_path: 
             capture_output=True,
             timeout=240,
         )
-    record = json.loads((tmp_path / "two" / "provenance.json").read_text())
-    assert record["processes"] == 2
-    one, two = (load_file(tmp_path / n / "last" / "model.safetensors") for n in ("one", "two"))
-    assert one.keys() == two.keys()
-    assert all(torch.isfinite(value).all() for value in two.values())
+    one, two = (json.loads((tmp_path / n / "provenance.json").read_text()) for n in ("one", "two"))
+    assert two["processes"] == 2
+    assert two["valid_scores"] == pytest.approx(one["valid_scores"], rel=1e-3)
 
 
 @pytest.mark.parametrize("weighting", ["paper", "released", "none"])

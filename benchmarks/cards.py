@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import HERE
-from benchmarks.protocols.detection import MgcaDetection
-from benchmarks.protocols.finetune import MacoFinetune
+from benchmarks.protocols.detection import ImitateDetection, MgcaDetection
+from benchmarks.protocols.finetune import ImitateFinetune, MacoFinetune
 from benchmarks.protocols.grounding import GroundingConfig
-from benchmarks.protocols.linear_probe import GloriaProbeConfig, MgcaProbeConfig
-from benchmarks.protocols.segmentation import GloriaSegmentation, MgcaSegmentation
+from benchmarks.protocols.linear_probe import (
+    GloriaProbeConfig,
+    ImitateProbeConfig,
+    MgcaProbeConfig,
+)
+from benchmarks.protocols.prompt_pairs import PairConfig
+from benchmarks.protocols.segmentation import (
+    GloriaSegmentation,
+    ImitateSegmentation,
+    MgcaSegmentation,
+)
 from benchmarks.protocols.upernet import MacoSegmentation
 from benchmarks.protocols.zero_shot import ZeroShotConfig
 from common.config import hyperparameter_table, ledger_table
@@ -46,7 +55,17 @@ CARDS = {
             "segmentation/gloria": GloriaSegmentation(),
         },
     ),
-    "imitate": Card(imitate.PRESETS, imitate.DECISIONS, {}),
+    "imitate": Card(
+        imitate.PRESETS,
+        imitate.DECISIONS,
+        {
+            "linear/imitate": ImitateProbeConfig(),
+            "finetune/imitate": ImitateFinetune(),
+            "segmentation/imitate": ImitateSegmentation(),
+            "detection/imitate": ImitateDetection(),
+            "zero_shot/pairs": PairConfig(),
+        },
+    ),
     "maco": Card(
         maco.PRESETS,
         maco.DECISIONS,

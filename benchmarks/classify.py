@@ -6,9 +6,11 @@ import numpy as np
 
 from benchmarks.core import Cell
 from benchmarks.downstream import Downstream
-from benchmarks.job import FRACTIONS, Args, Outcome, share_of, splits_of
-from benchmarks.protocols import finetune, retrieval, zero_shot
+from benchmarks.job import Args, Outcome, share_of, splits_of
+from benchmarks.models import MODELS
+from benchmarks.protocols import finetune, prompt_pairs, retrieval, zero_shot
 from benchmarks.protocols.linear_probe import PROBES
+from benchmarks.tasks import TASKS
 from common import config
 from common.interface import Predictor
 from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
@@ -26,7 +28,7 @@ def linear(args: Args, model: Predictor) -> Outcome:
     probe = PROBES[args.probe](model, data, [*dict.fromkeys([*train, *valid, *test, *extra])])
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))
     out.predictions["test_targets"] = data.targets(test)
-    for share in FRACTIONS:
+    for share in MODELS[args.model].fractions:
         chosen, notes = share_of(args, train, data.table, share)
         classify = probe.fit(data, chosen, valid, args.seed)
         scores = classify(probe.of(test))
@@ -64,10 +66,10 @@ def finetuned(args: Args, model: Predictor) -> Outcome:
     both = finetune.judged_labels(targets)
     names = [data.task.labels[k] for k in both]
     out.details["labels_without_auroc"] = sorted(set(data.task.labels) - set(names))
-    for share in FRACTIONS:
+    for share in MODELS[args.model].fractions:
         chosen, notes = share_of(args, train, data.table, share)
         fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
-        scores = finetune.scores_of(fitted.net, model, data, test)
+        scores = finetune.scores_of(fitted.net, model, data, test, recipe)
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, targets[:, both], scores[:, both], share)
         if len(data.task.labels) > 1:
@@ -87,6 +89,8 @@ def finetuned(args: Args, model: Predictor) -> Outcome:
 
 def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
     """Prompted classification; thresholds come from the validation part."""
+    if TASKS[args.dataset].prompts == "pair":
+        return zero_shot_pairs(args, model)
     cfg = args.prompts
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     calibration = (
@@ -118,6 +122,33 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
     kept = {"test_ids": np.array(test), "test_targets": targets, "test_scores": scores}
     details = {"thresholds": cuts, "prompts": prompts, "settings": config.to_dict(cfg)}
     return Outcome("zero_shot/gloria", cells, kept, splits_of(data, calibration), details)
+
+
+def zero_shot_pairs(args: Args, model: Predictor) -> Outcome:
+    """Presence against absence: AUROC, and rates at the test part's and the validation's cuts.
+
+    `f1` and `accuracy` are at the test part's own best cut, as printed in IMITATE Table VI;
+    `f1_valid_cut` and `accuracy_valid_cut` at that of the validation part.
+    """
+    cfg = args.pairs
+    data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
+    valid, test = data.ids("valid"), data.ids("test")
+    names = [name.lower() for name in data.task.labels]
+    scores = prompt_pairs.probabilities(model, data, test, names, cfg)
+    targets = data.targets(test)
+    out = Outcome("zero_shot/pairs", _ranking(args.dataset, targets, scores, None), {}, {})
+    calibration = prompt_pairs.probabilities(model, data, valid, names, cfg)
+    sources = {"": (targets, scores), "_valid_cut": (data.targets(valid), calibration)}
+    for suffix, chosen_on in sources.items():
+        cuts = prompt_pairs.cuts_on(*chosen_on, cfg.threshold)
+        rates = prompt_pairs.rates_at(targets, scores, cuts)
+        for metric in ("f1", "accuracy"):
+            value = float(np.mean([r[metric] for r in rates]))
+            out.cells.append(Cell(args.dataset, metric + suffix, value, len(test)))
+        out.details[f"cuts{suffix}"] = cuts
+    out.predictions = {"test_ids": np.array(test), "test_targets": targets, "test_scores": scores}
+    out.splits, out.details["settings"] = splits_of(data), config.to_dict(cfg)
+    return out
 
 
 def image_to_report(args: Args, model: Predictor) -> Outcome:

@@ -12,6 +12,8 @@ from typing import Any
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published"
 SCHEMA = 1
+FRACTIONS = (0.01, 0.1, 1.0)
+"""Shares of the training labels."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Model:
         pretrained: False for an initialisation baseline, which is only built.
         variant: Of the paper's presets, behind their name: `resnet50` for `paper-resnet50`.
         judged_by: Paper whose protocols judge it on real data, where it is not its own.
+        fractions: Shares of the labels it is judged with; ablations need the first alone.
+        not_on_phantom: Why the phantom preset cannot make it.
     """
 
     id: str
@@ -33,6 +37,8 @@ class Model:
     pretrained: bool = True
     variant: str = ""
     judged_by: str = ""
+    fractions: tuple[float, ...] = FRACTIONS
+    not_on_phantom: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,10 @@ class Column:
         metric: Ours, as in the published CSV; of one finding behind a colon.
         label_fraction: Share of training labels, None where there are none.
         unit: Where it differs from the table's.
+        on: Test set as the evaluation calls it, where that differs: `rsna_dense` is RSNA in the
+            parts of the dense tasks.
+        by: The evaluation that fills it, where that is not the published task: `splits`.
+        ours: The paper's table has no such column.
     """
 
     title: str
@@ -88,6 +98,14 @@ class Column:
     metric: str
     label_fraction: float | None = None
     unit: str = ""
+    on: str = ""
+    by: str = ""
+    ours: bool = False
+
+    @property
+    def cell(self) -> tuple[str, str, float | None]:
+        """Data set, metric and label fraction of the cell that an evaluation leaves for it."""
+        return self.on or self.dataset, self.metric, self.label_fraction
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,7 @@ class Table:
         columns: Cells of a row in the paper's order.
         unit: Of printed and rendered values, a key of `benchmarks.render.UNITS`.
         footnotes: What a reader of the numbers must know.
+        apart: Reproduced by its own name alone, not with its paper.
     """
 
     id: str
@@ -111,6 +130,7 @@ class Table:
     columns: tuple[Column, ...]
     unit: str
     footnotes: tuple[str, ...] = ()
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,14 +151,19 @@ JOB_DATASET = {("linear", "chexpert5x200"): "chexpert"}
 """Test sets that a job on another data set covers: the CheXpert classifier also meets 5x200."""
 
 
+def evaluation(model: Model, column: Column) -> Evaluation:
+    """The job that fills a model's cell of `column`."""
+    task, dataset = column.by or column.task, column.on or column.dataset
+    return Evaluation(model, task, JOB_DATASET.get((task, dataset), dataset))
+
+
 def evaluations(table: Table) -> list[Evaluation]:
     """The jobs that fill a table's runnable cells, each once."""
     jobs = {}
     for row in table.rows:
         for column in table.columns:
             if model := row.model_for(column):
-                dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
-                job = Evaluation(model, column.task, dataset)
+                job = evaluation(model, column)
                 jobs[job.name] = job
     return list(jobs.values())
 
@@ -153,7 +178,9 @@ def published_values(table: Table) -> dict[tuple[str, Column], float]:
     for row in table.rows:
         for column in table.columns:
             for cell in cells:
-                if cell["value"] and _is(cell, row.published_as or row.name, column):
+                if cell["value"] and _is(
+                    cell, row.name if row.published_as is None else row.published_as, column
+                ):
                     values[row.name, column] = float(cell["value"])
     return values
 

@@ -18,6 +18,7 @@ import tyro
 
 from benchmarks.classify import finetuned, image_to_report, linear, zero_shot_classification
 from benchmarks.core import SCHEMA, Evaluation, result_path
+from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment
 from benchmarks.models import MODELS, PRESET, settings
@@ -28,6 +29,10 @@ from common.data.tables import DataError
 from common.interface import Predictor
 from common.provenance import file_sha256, provenance
 
+WITHOUT_MODEL: dict[str, Callable[[Args], Outcome]] = {
+    "splits": split_sizes,
+    "parameters": parameters,
+}
 PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
     "linear": linear,
     "zero_shot": zero_shot_classification,
@@ -55,17 +60,22 @@ def run(args: Args) -> Path:
         "preset": PRESET[args.corpus],
     }
     try:
-        model = ready(spec, args.corpus, args.seed, args.run)
+        bare = args.task in WITHOUT_MODEL
+        outcome = (
+            WITHOUT_MODEL[args.task](args)
+            if bare
+            else PROTOCOLS[args.task](args, ready(spec, args.corpus, args.seed, args.run))
+        )
     except NotRunnable as reason:
         record["not_run"] = str(reason)
     else:
-        outcome = PROTOCOLS[args.task](args, model)
+        trained = spec.pretrained and not bare
         record |= {
             "protocol": outcome.protocol,
             "cells": [asdict(cell) for cell in outcome.cells],
             "splits": outcome.splits,
             "details": outcome.details,
-            "pretraining": _pretraining(args.run, outcome) if spec.pretrained else None,
+            "pretraining": _pretraining(args.run, outcome) if trained else None,
         }
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **outcome.predictions)
     record["seconds"] = round(time.monotonic() - started, 1)

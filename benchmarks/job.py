@@ -13,19 +13,23 @@ import tyro
 
 from benchmarks.core import Cell
 from benchmarks.downstream import Downstream, describe_split
-from benchmarks.protocols import grounding, zero_shot
+from benchmarks.protocols import grounding, prompt_pairs, zero_shot
 from common.data.records import RecordTable
 from common.data.splits import fraction
 
-FRACTIONS = (0.01, 0.1, 1.0)
 DATASETS_OF = {
-    "linear": ("chexpert", "rsna", "covidx"),
-    "finetune": ("chexpert", "rsna", "nih"),
-    "zero_shot": ("chexpert", "rsna", "chexpert5x200"),
+    "linear": ("chexpert", "rsna", "rsna_dense", "covidx", "covidx_80"),
+    "finetune": ("chexpert", "rsna", "nih", "nih_kad"),
+    "zero_shot": ("chexpert", "rsna", "chexpert5x200", "rsna_dense", "siim"),
     "retrieval": ("chexpert5x200",),
     "segmentation": ("siim", "rsna"),
     "detection": ("rsna", "object_cxr"),
     "grounding": ("ms_cxr",),
+    "splits": (
+        *("chexpert", "chexpert5x200", "rsna_dense", "covidx_80", "nih_kad", "siim"),
+        "object_cxr",
+    ),
+    "parameters": ("architecture",),
 }
 """Data sets that each task knows; linear on CheXpert also meets 5x200."""
 DENSE = {
@@ -42,16 +46,22 @@ class Args:
 
     task: tyro.conf.Positional[
         Literal[
-            "linear", "finetune", "zero_shot", "retrieval", "segmentation", "detection", "grounding"
+            "linear",
+            "finetune",
+            "zero_shot",
+            "retrieval",
+            "segmentation",
+            "detection",
+            "grounding",
+            "splits",
+            "parameters",
         ]
     ]
     """Kind of evaluation."""
     model: str
     """Id of benchmarks/models.py."""
-    dataset: Literal[
-        "chexpert", "rsna", "covidx", "nih", "chexpert5x200", "siim", "object_cxr", "ms_cxr"
-    ]
-    """Test set."""
+    dataset: str
+    """Test set, one of those that the task knows; a wrong one lists them."""
     corpus: Literal["phantom", "real"] = "phantom"
     """What lies below the data root."""
     data_root: Path = Path("data/phantom-small")
@@ -62,15 +72,22 @@ class Args:
     """Where the results go."""
     seed: int = 0
     """Of pre-training, of the label fraction and of the classifier."""
-    probe: Literal["linear/cached-features", "linear/gloria", "linear/mgca"] = (
+    probe: Literal["linear/cached-features", "linear/gloria", "linear/mgca", "linear/imitate"] = (
         "linear/cached-features"
     )
     """Protocol of `linear`."""
-    recipe: Literal["phantom", "mgca", "gloria", "maco", "maco-released", "maco-phantom"] = (
-        "phantom"
-    )
+    recipe: Literal[
+        "phantom",
+        "mgca",
+        "gloria",
+        "maco",
+        "maco-released",
+        "maco-phantom",
+        "imitate",
+        "imitate-phantom",
+    ] = "phantom"
     """Recipe of `segmentation` and `detection`; those of maco are a UPerNet's."""
-    finetune: Literal["phantom", "maco", "maco-released"] = "phantom"
+    finetune: Literal["phantom", "maco", "maco-released", "imitate", "imitate-phantom"] = "phantom"
     """Recipe of `finetune`."""
     split: str = ""
     """Split id; empty: the task's own. `siim/maco-lists` and its like read the authors' lists."""
@@ -78,6 +95,8 @@ class Args:
     """How 1 % and 10 % are drawn (ledger G46)."""
     prompts: zero_shot.ZeroShotConfig = field(default_factory=zero_shot.ZeroShotConfig)
     """How prompts become class scores."""
+    pairs: prompt_pairs.PairConfig = field(default_factory=prompt_pairs.PairConfig)
+    """How a pair of prompts becomes a probability, on the data sets of `prompt_pairs`."""
     phrases: grounding.GroundingConfig = field(default_factory=grounding.GroundingConfig)
     """How phrases are grounded."""
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.core import Cell
+from benchmarks.core import FRACTIONS, Cell
 from benchmarks.downstream import describe_split
-from benchmarks.job import DENSE, FRACTIONS, Args, Outcome, share_of
+from benchmarks.job import DENSE, Args, Outcome, share_of
+from benchmarks.models import MODELS
 from benchmarks.protocols import detection, grounding, segmentation, upernet
 from common.config import to_dict
 from common.data import load, load_tables, ms_cxr, object_cxr, splits
@@ -29,14 +30,14 @@ def segment(args: Args, model: Predictor) -> Outcome:
     table = load(name, args.data_root)
     split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    scans = segmentation.Scans(name, table, images)
+    scans = segmentation.Scans(name, table, images, pixels=recipe.pixels)
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
     if name == "siim":
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     positive = np.array([scans.positive(i) for i in test])
-    for share in FRACTIONS:
+    for share in MODELS[args.model].fractions:
         chosen, notes = share_of(args, train, table, share)
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
@@ -71,8 +72,9 @@ def segment_upernet(
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
-    for stage, share in enumerate(FRACTIONS):
+    for share in MODELS[args.model].fractions:
         chosen, notes = share_of(args, train, table, share)
+        stage = FRACTIONS.index(share)
         net = upernet.fit(model.backbone, scans, chosen, valid, recipe, stage=stage, seed=args.seed)
         found = upernet.evaluate(net, scans, test, batch=16)
         kept[f"dice_{share:g}"] = found.images
@@ -141,12 +143,12 @@ def detect(args: Args, model: Predictor) -> Outcome:
     )
     split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
     images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch")
+    data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch", scale=recipe.pixels)
     train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
     truth = [data.corners(i) for i in test]
-    for share in FRACTIONS:
+    for share in MODELS[args.model].fractions:
         chosen, notes = share_of(args, train, table, share)
         few = share == FRACTIONS[0]
         net = detection.fit(model.backbone, data, chosen, valid, recipe, few=few, seed=args.seed)

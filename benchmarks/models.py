@@ -10,6 +10,7 @@ from benchmarks.core import Model
 from common import config
 from convirt.config import PRESETS as CONVIRT_PRESETS
 from gloria.config import PRESETS as GLORIA_PRESETS
+from imitate.config import PRESETS as IMITATE_PRESETS
 from maco.config import PRESETS as MACO_PRESETS
 from mgca.config import PRESETS as MGCA_PRESETS
 
@@ -66,6 +67,78 @@ RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pr
 BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
 CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
 
+IMITATE = Model("imitate", "imitate")
+RANDOM_IMITATE = Model("random-imitate", "imitate", UNTRAINED, pretrained=False)
+IMAGENET_IMITATE = Model("imagenet-imitate", "imitate", FROM_IMAGENET, pretrained=False)
+
+
+def ablation(name: str, *flags: str, not_on_phantom: str = "") -> Model:
+    """A variant of IMITATE, judged with 1 % of the labels as its Tables VIII to XIII are."""
+    return Model(
+        f"imitate-{name}", "imitate", flags, fractions=(0.01,), not_on_phantom=not_on_phantom
+    )
+
+
+VLH = ablation("vlh", "--loss.terms", "vlh")
+TERMS = {
+    "VVH": ablation("vvh", "--loss.terms", "vvh"),
+    "VVH+VLH": ablation("vvh-vlh", "--loss.terms", "vvh", "vlh"),
+    "VLM": ablation("vlm", "--loss.terms", "vlm", "--loss.vlm-targets", "both"),
+    "VVH+VLH+VVM": ablation("no-vlm", "--loss.terms", "vvh", "vlh", "vvm"),
+    "VVH+VLH+VLM": ablation("no-vvm", "--loss.terms", "vvh", "vlh", "vlm"),
+}
+"""Rows of Table VIII."""
+REVERSED = ablation("reversed", "--loss.report-mode", "reversed")
+REPORTS = {
+    "Imp": ablation("imp", "--loss.report-mode", "imp"),
+    "Find&Imp": ablation("find-imp", "--loss.report-mode", "find_imp"),
+    "reversed": REVERSED,
+}
+"""Rows of Table IX."""
+KERNELS = {
+    "w/o CICL": ablation("no-cicl", "--loss.kernel", "none"),
+    "Gaussian": ablation("gaussian", "--loss.kernel", "gau"),
+    "Laplacian": ablation("laplacian", "--loss.kernel", "lap"),
+    "Sigmoid": ablation("sigmoid", "--loss.kernel", "sigmoid"),
+}
+"""Rows of Table X."""
+PHANTOM_LAYERS = IMITATE_PRESETS["phantom"].model.text.layers
+UNFROZEN = {
+    f"Unfreeze_{n}": ablation(
+        f"unfreeze-{n}",
+        *("--model.text.unfreeze-last", str(n)),
+        not_on_phantom=f"the phantom's text encoder has {PHANTOM_LAYERS} layers"
+        if n > PHANTOM_LAYERS
+        else "",
+    )
+    for n in range(1, 7)
+}
+"""Rows of Table XI."""
+NO_HUB = "the phantom's text encoder has no published weights"
+ENCODERS = {
+    "ClinicalBERT": ablation(
+        "clinicalbert",
+        *("--model.text.encoder", "weights/ClinicalBERT"),  # Huang et al. have no hub repository
+        not_on_phantom=NO_HUB,
+    ),
+    "RadBERT": ablation(
+        "radbert", "--model.text.encoder", "StanfordAIMI/RadBERT", not_on_phantom=NO_HUB
+    ),
+}
+"""Rows of Table XII."""
+DROPS = {
+    f"drop {rate}": ablation(
+        f"drop-{rate}".replace(".", ""), "--model.aggregation.drop", *[str(rate)] * 4
+    )
+    for rate in (0.25, 0.5, 0.75)
+}
+"""Rows of Table XIII."""
+SMOOTHINGS = {
+    rate: ablation(f"lambda-{rate}".replace(".", ""), "--loss.smoothing", str(rate))
+    for rate in (0.1, *(round(0.1 * k, 1) for k in range(3, 11)))
+}
+"""Points of Fig. 4 beside the default's 0.2."""
+
 MODELS = {
     m.id: m
     for m in (
@@ -73,6 +146,9 @@ MODELS = {
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
         *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, RANDOM_MACO),
+        *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
+        *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
+        *SMOOTHINGS.values(),
     )
 }
 
@@ -80,6 +156,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "blip": BLIP_PRESETS,
     "convirt": CONVIRT_PRESETS,
     "gloria": GLORIA_PRESETS,
+    "imitate": IMITATE_PRESETS,
     "maco": MACO_PRESETS,
     "mgca": MGCA_PRESETS,
 }

@@ -9,11 +9,10 @@ from typing import Any
 
 from benchmarks.core import (
     HERE,
-    JOB_DATASET,
     Column,
-    Evaluation,
     Row,
     Table,
+    evaluation,
     evaluations,
     load_results,
     published_values,
@@ -26,7 +25,13 @@ PAGE = COMMITTED / "README.md"
 README = HERE.parent / "README.md"
 FIRST = "mgca-table1"
 """The table that the README shows, with seed 0 as its first command prints it."""
-UNITS = {"%": (100.0, 1), "fraction": (1.0, 2), "ratio": (1.0, 3)}
+UNITS = {
+    "%": (100.0, 1),
+    "fraction": (1.0, 2),
+    "ratio": (1.0, 3),
+    "images": (1.0, 0),
+    "M": (1e-6, 1),
+}
 """Factor and decimals of rendered values."""
 PHANTOM = (
     "**Corpus: phantom** (synthetic radiographs and reports). Phantom numbers say whether the code "
@@ -41,14 +46,12 @@ def values_of(
     model = row.model_for(column)
     if model is None:
         return [], row.why_not_run or ""
-    dataset = JOB_DATASET.get((column.task, column.dataset), column.dataset)
-    records = load_results(results, Evaluation(model, column.task, dataset), seeds)
-    key = (column.dataset, column.metric, column.label_fraction)
+    records = load_results(results, evaluation(model, column), seeds)
     values = [
         cell["value"]
         for record in records
         for cell in record.get("cells", [])
-        if (cell["dataset"], cell["metric"], cell["label_fraction"]) == key
+        if (cell["dataset"], cell["metric"], cell["label_fraction"]) == column.cell
     ]
     reasons = [record["not_run"] for record in records if "not_run" in record]
     return values, reasons[0] if reasons else "no result yet"

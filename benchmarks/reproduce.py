@@ -64,7 +64,11 @@ def chosen(target: str) -> list[Table]:
     Raises:
         SystemExit: If it names none; lists those there are.
     """
-    tables = [t for name, t in TABLES.items() if name == target or name.startswith(f"{target}-")]
+    tables = [
+        table
+        for name, table in TABLES.items()
+        if name == target or (name.startswith(f"{target}-") and not table.apart)
+    ]
     if not tables:
         papers = sorted({name.partition("-")[0] for name in TABLES})
         sys.exit(f"error: unknown table {target!r}; choose one of: {', '.join([*TABLES, *papers])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from common.data import covidx, nih
 from common.data.labels import COMPETITION
@@ -18,6 +19,8 @@ class Task:
         labels: Columns that are classified.
         policy: What uncertain labels become.
         exclusive: Each image has exactly one of the labels.
+        prompts: How zero-shot prompts are made: drawn for each class as GLoRIA does, or a pair of
+            presence and absence a label.
     """
 
     dataset: str
@@ -25,6 +28,7 @@ class Task:
     labels: tuple[str, ...]
     policy: str
     exclusive: bool = False
+    prompts: Literal["drawn", "pair"] = "drawn"
 
 
 TASKS = {
@@ -33,7 +37,12 @@ TASKS = {
     "nih": Task("nih", "nih/maco-v1", nih.LABELS, "u_zeros"),
     "covidx": Task("covidx", "covidx/mgca-v1", covidx.CLASSES, "u_zeros", exclusive=True),
     "chexpert5x200": Task("chexpert", "chexpert5x200/gloria-v1", COMPETITION, "u_zeros"),
+    "rsna_dense": Task("rsna", "rsna/mgca-dense-v1", ("Pneumonia",), "u_zeros", prompts="pair"),
+    "covidx_80": Task("covidx", "covidx/mgca-released", covidx.CLASSES, "u_zeros", exclusive=True),
+    "nih_kad": Task("nih", "nih/kad-v1", nih.LABELS, "u_zeros"),
+    "siim": Task("siim", "siim/gloria-v1", ("Pneumothorax",), "u_zeros", prompts="pair"),
 }
+"""The first five in the parts of GLoRIA, MGCA and MaCo; the last four in those of IMITATE."""
 
 DENSE_SIZES = {
     "segmentation/phantom": 64,
@@ -42,8 +51,12 @@ DENSE_SIZES = {
     "segmentation/maco": 512,
     "segmentation/maco-released": 512,
     "segmentation/maco-phantom": 96,
+    "segmentation/imitate": 512,
+    "segmentation/imitate-phantom": 64,
     "detection/phantom": 96,
     "detection/mgca": 224,
+    "detection/imitate": 224,
+    "detection/imitate-phantom": 96,
 }
 """Side of the images that a recipe of segmentation or detection works on, pixels."""
 
@@ -51,8 +64,15 @@ DENSE_SIZES = {
 def dense_recipe(paper: str, corpus: str) -> str:
     """Recipe of segmentation and detection by the paper that judges a model.
 
-    On phantom every paper with a ResNet shares one; MaCo segments with a ViT.
+    On phantom those of one input range share one; MaCo segments with a ViT.
     """
     if corpus == "real":
         return paper
-    return "maco-phantom" if paper == "maco" else "phantom"
+    return f"{paper}-phantom" if paper in ("maco", "imitate") else "phantom"
+
+
+def finetune_recipe(paper: str, corpus: str) -> str:
+    """Recipe of fine-tuning by the paper that judges a model: MaCo's for itself, else IMITATE's."""
+    if corpus == "real":
+        return "maco" if paper == "maco" else "imitate"
+    return "phantom" if paper == "maco" else "imitate-phantom"

@@ -20,6 +20,8 @@ from convirt.checkpoint import fresh_model as fresh_convirt
 from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.model import GLoRIA
+from imitate.checkpoint import fresh_model as fresh_imitate
+from imitate.model import IMITATE
 from maco.checkpoint import fresh_model as fresh_maco
 from maco.model import MaCo
 from mgca.checkpoint import fresh_model as fresh_mgca
@@ -29,6 +31,7 @@ FRESH: dict[str, Callable[[Any], Any]] = {
     "blip": blip.tower,
     "convirt": fresh_convirt,
     "gloria": fresh_gloria,
+    "imitate": fresh_imitate,
     "maco": fresh_maco,
     "mgca": fresh_mgca,
 }
@@ -36,6 +39,7 @@ FRESH: dict[str, Callable[[Any], Any]] = {
 LOAD: dict[str, Callable[..., Any]] = {
     "convirt": ConVIRT.from_pretrained,
     "gloria": GLoRIA.from_pretrained,
+    "imitate": IMITATE.from_pretrained,
     "maco": MaCo.from_pretrained,
     "mgca": MGCA.from_pretrained,
 }
@@ -71,6 +75,8 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     Raises:
         NotRunnable: If its starting weights cannot be had.
     """
+    if corpus == "phantom" and model.not_on_phantom:
+        raise NotRunnable(model.not_on_phantom)
     torch.manual_seed(seed)
     cfg = settings(model, corpus, seed)
     if model.pretrained:

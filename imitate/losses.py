@@ -159,7 +159,9 @@ def pretrain_losses(out: Output, cfg: LossConfig, *, epoch: int = 0) -> dict[str
         if "vlh" in cfg.terms:
             losses["vlh"] = vision_language(out.high, high, cfg)
         if "vlm" in cfg.terms:
-            losses["vlm"] = level * vision_language(out.multi, multi, cfg)
+            texts = (multi, high) if cfg.vlm_targets == "both" else (multi,)
+            pairs = [vision_language(out.multi, text, cfg) for text in texts]
+            losses["vlm"] = level * torch.stack(pairs).sum()
         if "vvh" in cfg.terms:
             losses["vvh"] = cfg.vv_weight * vision_vision(out.high, high, cfg)
         if "vvm" in cfg.terms:

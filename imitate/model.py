@@ -145,7 +145,7 @@ class Aggregation(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """BERT whose last hidden state at [CLS] is the code; frozen but for its last layers."""
+    """BERT whose last hidden state, at [CLS] or its mean, is the code; frozen but for the end."""
 
     def __init__(self, config: TextConfig, vocabulary: int) -> None:
         super().__init__()
@@ -172,7 +172,11 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens to (B, C) codes."""
         out = self.bert(input_ids=tokens.ids, attention_mask=tokens.mask.long())
-        return cast(Tensor, out.last_hidden_state[:, 0])
+        states = cast(Tensor, out.last_hidden_state)
+        if self.config.pool == "cls":
+            return states[:, 0]
+        seen = tokens.mask[..., None].to(states)
+        return (states * seen).sum(dim=1) / seen.sum(dim=1)
 
 
 def projector(width: int, hidden: int, dim: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Detection with YOLOv3 on a frozen ResNet (MGCA Table 2).
+"""Detection with YOLOv3 on a frozen ResNet (MGCA Table 2, IMITATE Table V).
 
 Three scales of three anchors look at the last three stages. Boxes are (centre x, centre y, width,
 height) as shares of the image until they are decoded to pixels.
@@ -6,9 +6,8 @@ height) as shares of the image until they are decoded to pixels.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,15 +17,14 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
-from benchmarks.protocols.segmentation import shuffled_batches
+from benchmarks.protocols.average_precision import IOUS, mean_precision
+from benchmarks.protocols.segmentation import shuffled_batches, to_input
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
 from common.data.images import dimensions
@@ -41,8 +39,6 @@ ANCHORS = (
 )
 """YOLOv3's own, for images of `ANCHOR_SIZE`; coarsest scale first."""
 ANCHOR_SIZE = 416
-IOUS = tuple(round(0.4 + 0.05 * k, 2) for k in range(8))
-"""0.40 to 0.75 (ledger D34: the paper prints .65 for .55)."""
 ATTRIBUTES = 6
 """Of a box: offset x, y, log size w, h, objectness, the one class."""
 NEAR = 0.5
@@ -87,6 +83,27 @@ class MgcaDetection:
         "none", paper="Sec. 4.2: mAP", code="detection module", released="released", ledger="D35"
     )
     """`released` leaves out images without box or without detection."""
+    monitor: Literal["map", "loss"] = cite("map", code="detection module")
+    """What chooses the best epoch on the validation part."""
+    pixels: Literal["half", "unit"] = cite("half", code="detection data module")
+    """Input in [-1, 1] or in [0, 1], as the encoder was pre-trained."""
+
+
+@dataclass(frozen=True)
+class ImitateDetection(MgcaDetection):
+    """Recipe of `detection/imitate`: one batch size and rate for every fraction."""
+
+    size: int = cite(SIZES["detection/imitate"], paper="Sec. IV-B")
+    lr: float = cite(5e-4, paper="Sec. IV-B")
+    lr_few_rsna: float = cite(5e-4, paper="Sec. IV-B")
+    lr_few_object_cxr: float = cite(5e-4, paper="Sec. IV-B")
+    batch: int = cite(16, paper="Sec. IV-B")
+    batch_few: int = cite(16, paper="Sec. IV-B")
+    batchnorm: Literal["eval", "train"] = cite("eval", paper="Sec. IV-B: frozen", ledger="E8")
+    ious: tuple[float, ...] = cite(IOUS, paper="Sec. IV-B: .40 to .75")
+    skip: Literal["none", "released"] = cite("none", note="silent")
+    monitor: Literal["map", "loss"] = cite("loss", paper="Sec. IV-B", ledger="E6")
+    pixels: Literal["half", "unit"] = cite("unit", paper="Sec. IV-B: [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,12 @@ class PhantomDetection(MgcaDetection):
     patience: int = cite(5, note="small")
 
 
-RECIPES = {"detection/mgca": MgcaDetection(), "detection/phantom": PhantomDetection()}
+RECIPES = {
+    "detection/imitate": ImitateDetection(),
+    "detection/imitate-phantom": PhantomDetection(monitor="loss", pixels="unit"),
+    "detection/mgca": MgcaDetection(),
+    "detection/phantom": PhantomDetection(),
+}
 
 
 def _unit(width: int, out: int, side: int) -> nn.Sequential:
@@ -147,7 +169,7 @@ class YOLOv3(nn.Module):
         self.bridges = nn.ModuleList([_unit(width, half, 1), _unit(half, quarter, 1)])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 1, S, S) in [-1, 1] to raw maps (B, 18, H, W) at strides 32, 16 and 8."""
+        """(B, 1, S, S) to raw maps (B, 18, H, W) at strides 32, 16 and 8."""
         maps = self.backbone.forward_intermediates(
             images.expand(-1, 3, -1, -1), indices=[2, 3, 4], intermediates_only=True
         )
@@ -283,63 +305,6 @@ def suppressed(
     return boxes[nms(ended, boxes[:, 4], overlap - 1e-6)]
 
 
-def mean_precision(
-    detections: Sequence[Tensor],
-    boxes: Sequence[Tensor],
-    *,
-    ious: Sequence[float] = IOUS,
-    skip: str = "none",
-) -> float:
-    """COCO's 101-point precision, mean over overlaps (pycocotools); at most 100 boxes an image.
-
-    Args:
-        detections: Of each image, (k, 6) of `suppressed`.
-        boxes: Of each image, (n, 4) left, top, right, bottom in pixels.
-        ious: Overlaps from which a detection counts.
-        skip: `released` leaves out images without box or without detection (ledger D35).
-
-    Returns:
-        In [0, 1]; NaN without any box.
-    """
-    pairs = list(zip(detections, boxes, strict=True))
-    if skip == "released":
-        pairs = [(found, truth) for found, truth in pairs if len(found) and len(truth)]
-    truth = [
-        {"id": 0, "image_id": k, "category_id": 1, "iscrowd": 0, **_coco(row)}
-        for k, (_, rows) in enumerate(pairs)
-        for row in rows.tolist()
-    ]
-    for number, entry in enumerate(truth, start=1):
-        entry["id"] = number
-    found = [
-        {"image_id": k, "category_id": 1, "score": row[4], **_coco(row)}
-        for k, (rows, _) in enumerate(pairs)
-        for row in rows.tolist()
-    ]
-    if not truth:
-        return float("nan")
-    if not found:
-        return 0.0
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        images = [{"id": k} for k in range(len(pairs))]
-        coco.dataset = {"images": images, "annotations": truth, "categories": [{"id": 1}]}
-        coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(found), "bbox")
-        judge.params.iouThrs = np.array(ious)
-        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, 0, 0, -1]
-    return float(precision[precision > -1].mean())
-
-
-def _coco(box: Sequence[float]) -> dict[str, Any]:
-    left, top, right, bottom = box[:4]
-    width, height = right - left, bottom - top
-    return {"bbox": [left, top, width, height], "area": width * height}
-
-
 class Boxes:
     """Images with boxes, square, at one size.
 
@@ -347,10 +312,13 @@ class Boxes:
         table: Records with files; their boxes are in pixels of the original.
         images: Where pixels come from, at the recipe's size, padded to squares.
         stretch: Stretch what is not padding over the whole square.
+        scale: See `MgcaDetection.pixels`.
     """
 
-    def __init__(self, table: RecordTable, images: Images, *, stretch: bool) -> None:
-        self.table, self.images, self.stretch = table, images, stretch
+    def __init__(
+        self, table: RecordTable, images: Images, *, stretch: bool, scale: str = "half"
+    ) -> None:
+        self.table, self.images, self.stretch, self.scale = table, images, stretch, scale
         self.paths = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
 
     def extent(self, image_id: str) -> tuple[int, int]:
@@ -382,7 +350,7 @@ class Boxes:
         return rows / np.tile(square, 2)
 
     def batch(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, S, S) in [-1, 1] and boxes (B, N, 4), filled up with zeros."""
+        """Images (B, 1, S, S) as network input and boxes (B, N, 4), filled up with zeros."""
         shares = [self.shares(i) for i in ids]
         most = max(1, *(len(s) for s in shares))
         padded = np.stack([np.pad(s, ((0, most - len(s)), (0, 0))) for s in shares])
@@ -390,8 +358,7 @@ class Boxes:
         if self.stretch:
             planes = zip(pixels, ids, strict=True)
             pixels = np.stack([unpadded(plane, *self.extent(i)) for plane, i in planes])
-        images = torch.from_numpy(pixels)[:, None]
-        return images.float().div(127.5).sub(1.0), torch.from_numpy(padded)
+        return to_input(pixels, self.scale), torch.from_numpy(padded)
 
     def corners(self, image_id: str) -> Tensor:
         """(n, 4) left, top, right, bottom of the image's boxes, pixels at the recipe's size."""
@@ -427,7 +394,7 @@ def fit(
     few: bool,
     seed: int,
 ) -> YOLOv3:
-    """Train the head on the frozen encoder; the epoch with the best validation mAP is kept."""
+    """Train the head on the frozen encoder; the best epoch on the validation part is kept."""
     torch.manual_seed(seed)
     device, generator = device_of(backbone), np.random.default_rng(seed)
     net = YOLOv3(copy.deepcopy(backbone), recipe.width).to(device)
@@ -440,7 +407,7 @@ def fit(
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
     )
-    best, best_state, waited = -1.0, net.state_dict(), 0
+    best, best_state, waited = -math.inf, net.state_dict(), 0
     for _ in tqdm(range(recipe.epochs), desc=f"detection, {len(train)} images", unit="epoch"):
         net.train()
         net.backbone.train(recipe.batchnorm == "train")
@@ -449,7 +416,8 @@ def fit(
             detection_loss(net(images), boxes, recipe.size).backward()
             optimizer.step()
             optimizer.zero_grad()
-        value = evaluate(net, data, valid, recipe)
+        judge = evaluate if recipe.monitor == "map" else negative_loss
+        value = judge(net, data, valid, recipe)
         best, best_state, waited = (
             (value, copy.deepcopy(net.state_dict()), 0)
             if value > best
@@ -480,3 +448,16 @@ def evaluate(net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection
     found = detections_of(net, data, ids, recipe.size)
     truth = [data.corners(i) for i in ids]
     return mean_precision(found, truth, ious=recipe.ious, skip=recipe.skip)
+
+
+@torch.no_grad()
+def negative_loss(net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection) -> float:
+    """Minus the mean loss over a part's batches, so that more is better."""
+    net.eval()
+    losses = []
+    for start in range(0, len(ids), recipe.batch):
+        images, boxes = send_to_device(
+            data.batch(ids[start : start + recipe.batch]), device_of(net)
+        )
+        losses.append(float(detection_loss(net(images), boxes, recipe.size)))
+    return -float(np.mean(losses))

@@ -1,7 +1,8 @@
-"""Fine-tuned classification, end to end (MaCo Sec. 2.2, Tables 1, 2 and 5; ledger C1-C10).
+"""Fine-tuned classification, end to end (MaCo Tables 1, 2 and 5, IMITATE Table IV).
 
-SGD with warm-up and a cosine; the learning rate is searched on the validation part (`search`, the
-paper) or taken from the released table (`released`).
+MaCo: SGD with warm-up and a cosine; the learning rate is searched on the validation part (`search`,
+the paper) or taken from the released table (`released`; ledger C1-C10). IMITATE: AdamW at a
+constant rate with KAD's augmentation and early stopping.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, device_of
@@ -58,12 +61,52 @@ class MacoFinetune:
     """Images of an update."""
     momentum: float = cite(0.9, paper="Sec. 2.2", code="fine-tuning script")
     """Of SGD."""
-    clip_norm: float = cite(1.0, code="fine-tuning script")
+    clip_norm: float | None = cite(1.0, code="fine-tuning script")
     """Largest gradient norm."""
     evaluations: int = cite(10, note="the code: every 10 epochs", ledger="C3")
     """Looks at the validation part; the best mean AUROC is tested."""
     drop_path: float = cite(0.1, code="fine-tuning script", ledger="C10")
     """Stochastic depth of the last block of a ViT; grows from 0."""
+    optimizer: Literal["sgd", "adamw"] = cite("sgd", paper="Sec. 2.2")
+    schedule: Literal["cosine", "constant"] = cite("cosine", code="fine-tuning script")
+    """Linear warm-up and half a cosine, or the same rate throughout."""
+    epochs: int | None = cite(None, code="fine-tuning commands count steps")
+    """Passes over the training images; set, they give the steps, with a look after each."""
+    patience: int | None = cite(None, code="no early stopping")
+    """Looks at the validation part without a better one before training stops."""
+    augment: Literal["model", "kad"] = cite("model", code="fine-tuning transforms")
+    """The pre-training's own random crops, or KAD's augmentation of whole images."""
+
+
+@dataclass(frozen=True)
+class ImitateFinetune(MacoFinetune):
+    """Recipe of `finetune/imitate`."""
+
+    recipe: Literal["search", "released"] = cite("search", note="one rate, nothing to search")
+    steps: int | None = cite(None, note="as many as the epochs have")
+    evaluations: int = cite(10, note="one an epoch")
+    rates: tuple[float, ...] = cite((1e-4,), paper="IMITATE Sec. IV-B")
+    batch: int = cite(64, paper="IMITATE Sec. IV-B")
+    clip_norm: float | None = cite(None, note="silent")
+    drop_path: float = cite(0.0, note="silent")
+    optimizer: Literal["sgd", "adamw"] = cite("adamw", paper="IMITATE Sec. IV-B")
+    schedule: Literal["cosine", "constant"] = cite("constant", note="silent")
+    epochs: int | None = cite(50, paper="IMITATE Sec. IV-B")
+    patience: int | None = cite(10, note="silent; as MGCA", ledger="E9")
+    augment: Literal["model", "kad"] = cite("kad", paper='IMITATE Sec. IV-B: "as in KAD"')
+
+
+@dataclass(frozen=True)
+class ImitatePhantomFinetune(ImitateFinetune):
+    """Recipe of `finetune/imitate-phantom`."""
+
+    rates: tuple[float, ...] = cite((1e-3,), note="small nets take larger steps")
+    steps: int | None = cite(60, note="minutes, not hours")
+    batch: int = cite(32, note="small")
+    evaluations: int = cite(3, note="small")
+    epochs: int | None = cite(None, note="steps instead")
+    patience: int | None = cite(None, note="three looks")
+    augment: Literal["model", "kad"] = cite("model", note="few steps cannot afford strong crops")
 
 
 @dataclass(frozen=True)
@@ -80,6 +123,8 @@ RECIPES = {
     "finetune/maco": MacoFinetune(),
     "finetune/maco-released": MacoFinetune(recipe="released"),
     "finetune/phantom": PhantomFinetune(),
+    "finetune/imitate": ImitateFinetune(),
+    "finetune/imitate-phantom": ImitatePhantomFinetune(),
 }
 
 
@@ -141,14 +186,61 @@ class Classifier(nn.Module):
         return self.head(self.features(images))
 
 
+class KadOperations(v2.RandAugment):
+    """Two of KAD's ten operations at level 7 of 10 (IMITATE Sec. IV-B)."""
+
+    def __init__(self) -> None:
+        super().__init__(num_ops=2, magnitude=7, num_magnitude_bins=11)
+        left_out = ("Color", "Contrast", "Posterize", "Solarize")
+        every = v2.RandAugment._AUGMENTATION_SPACE.items()
+        self._AUGMENTATION_SPACE = {name: how for name, how in every if name not in left_out}
+
+
+def kad_input(pixels: NDArray[np.uint8], *, train: bool) -> Tensor:
+    """(B, S, S) whole images to (B, 3, S, S) with ImageNet's statistics; augmented in training.
+
+    Crops of 20 to 100 % (bicubic), flips, `KadOperations`; drawn with torch's generator.
+    """
+    images = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
+    if train:
+        steps = v2.Compose(
+            [
+                v2.RandomResizedCrop(
+                    images.shape[-1],
+                    scale=(0.2, 1.0),
+                    interpolation=v2.InterpolationMode.BICUBIC,
+                    antialias=True,
+                ),
+                v2.RandomHorizontalFlip(),
+                KadOperations(),
+            ]
+        )
+        images = torch.stack([steps(image) for image in images])
+    return v2.functional.normalize(
+        images.float() / 255, mean=list(IMAGENET_DEFAULT_MEAN), std=list(IMAGENET_DEFAULT_STD)
+    )
+
+
+def input_of(
+    model: Predictor,
+    pixels: NDArray[np.uint8],
+    recipe: MacoFinetune,
+    generator: np.random.Generator | None = None,
+) -> Tensor:
+    """Network input of the recipe; with a generator, for training."""
+    if recipe.augment == "kad":
+        return kad_input(pixels, train=generator is not None).to(device_of(model.backbone))
+    return model.normalise(pixels, generator=generator)
+
+
 @torch.no_grad()
 def scores_of(
-    net: Classifier, model: Predictor, data: Downstream, ids: Sequence[str]
+    net: Classifier, model: Predictor, data: Downstream, ids: Sequence[str], recipe: MacoFinetune
 ) -> NDArray[np.float32]:
-    """(n, L) logits, as `Predictor.normalise` gives images without a generator."""
+    """(n, L) logits of the recipe's input without augmentation."""
     net.eval()
     parts = [
-        net(model.normalise(data.images.read(ids[k : k + 64]), generator=None)).cpu().numpy()
+        net(input_of(model, data.images.read(ids[k : k + 64]), recipe)).cpu().numpy()
         for k in range(0, len(ids), 64)
     ]
     return np.concatenate(parts)
@@ -182,7 +274,8 @@ def fit(
     """Fine-tune at each rate of the recipe; the best on the validation part is kept."""
     table = RELEASED_TABLE.get((data.name, share), (1e-3, 2_000, 50))
     rates = (table[0],) if recipe.recipe == "released" else recipe.rates
-    steps = recipe.steps or table[1]
+    passes = (recipe.epochs or 0) * math.ceil(len(train) / recipe.batch)
+    steps = recipe.steps or passes or table[1]
     warmup = round(steps * table[2] / table[1])
     best: Fitted | None = None
     found: dict[str, float] = {}
@@ -229,25 +322,35 @@ def _train(
     device = device_of(model.backbone)
     net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path).to(device)
     trained = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=rate, momentum=recipe.momentum)
-    best, best_state, order = -1.0, net.state_dict(), np.empty(0, np.int64)
-    size, every = min(recipe.batch, len(train)), max(1, steps // recipe.evaluations)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.SGD(trained, lr=rate, momentum=recipe.momentum)
+        if recipe.optimizer == "sgd"
+        else torch.optim.AdamW(trained, lr=rate)
+    )
+    best, best_state, order, waited = -1.0, net.state_dict(), np.empty(0, np.int64), 0
+    size = min(recipe.batch, len(train))
+    every = max(1, steps // (recipe.epochs or recipe.evaluations))
     for step in range(1, steps + 1):
         if len(order) < size:
             order = generator.permutation(len(train))
         rows, order = order[:size], order[size:]
         net.train()
         pixels = data.images.read([train[k] for k in rows])
-        logits = net(model.normalise(pixels, generator=generator))
+        logits = net(input_of(model, pixels, recipe, generator))
         F.binary_cross_entropy_with_logits(logits, targets[rows].to(device)).backward()
-        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-        optimizer.param_groups[0]["lr"] = rate * lr_factor(step, steps=steps, warmup=warmup)
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        if recipe.schedule == "cosine":
+            optimizer.param_groups[0]["lr"] = rate * lr_factor(step, steps=steps, warmup=warmup)
         optimizer.step()
         optimizer.zero_grad()
         bar.update()
         if step % every == 0 or step == steps:
-            value = auroc(judged[:, both], scores_of(net, model, data, valid)[:, both])
+            found = scores_of(net, model, data, valid, recipe)
+            value, waited = auroc(judged[:, both], found[:, both]), waited + 1
             if value > best:
-                best, best_state = value, copy.deepcopy(net.state_dict())
+                best, best_state, waited = value, copy.deepcopy(net.state_dict()), 0
+            if recipe.patience is not None and waited >= recipe.patience:
+                break
     net.load_state_dict(best_state)
     return Fitted(net.eval(), rate, best, {})

@@ -1,7 +1,7 @@
-"""Linear classification on frozen image features (GLoRIA Sec. 4.4, MGCA Sec. 4.2).
+"""Linear classification on frozen image features (GLoRIA Sec. 4.4, MGCA Sec. 4.2, IMITATE IV-B).
 
-`linear/gloria` and `linear/mgca` train the layer as the authors' code does: random crops, Adam or
-AdamW, early stopping.
+`linear/gloria`, `linear/mgca` and `linear/imitate` train the layer as the papers do: random crops,
+Adam or AdamW, early stopping.
 `linear/cached-features` extracts centre-crop features once and fits an L2-penalised logistic
 regression, its strength chosen on the validation part: minutes become seconds. In all the
 encoder's batch normalisation is in evaluation mode (ledger G59) and the best validation weights are
@@ -46,6 +46,7 @@ class GloriaProbeConfig:
     lr_rsna: float = cite(5e-4, code="classification config", ledger="G55")
     lr_covidx: float = cite(5e-4, note="not in the paper; RSNA's")
     betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
+    lowest: float = cite(-1.0, code="pre-training transforms")
     weight_decay: float = cite(1e-6, code="classification config", ledger="G55")
     clip_norm_chexpert: float | None = cite(0.25, code="classification config", ledger="G65")
     batch_size: int = cite(64, code="classification config", ledger="G55")
@@ -72,6 +73,23 @@ class MgcaProbeConfig:
         "moco", note="unsaid in the paper", code="fine-tuning data module", ledger="D33"
     )
     """`moco`: brightness and contrast jitter, blur and flips beside the crop."""
+    lowest: float = cite(-1.0, code="fine-tuning data module")
+    """Of the encoder's input, whose largest value is 1."""
+
+
+@dataclass(frozen=True)
+class ImitateProbeConfig(MgcaProbeConfig):
+    """Recipe of `linear/imitate`: MGCA's with small batches."""
+
+    lr_chexpert: float = cite(5e-4, paper="Sec. IV-B")
+    lr_rsna: float = cite(5e-4, paper="Sec. IV-B")
+    lr_covidx: float = cite(5e-4, paper="Sec. IV-B")
+    weight_decay: float = cite(1e-6, note="silent; as MGCA")
+    batch_size: int = cite(8, paper="Sec. IV-B")
+    epochs: int = cite(50, paper="Sec. IV-B")
+    patience: int = cite(10, note="silent; as MGCA", ledger="E9")
+    augment_chexpert: Literal["crop", "moco"] = cite("moco", note="silent; as MGCA's code")
+    lowest: float = cite(0.0, paper="Sec. IV-A: [0, 1]", ledger="C1")
 
 
 ProbeConfig = GloriaProbeConfig | MgcaProbeConfig
@@ -178,9 +196,9 @@ class PaperProbe(CachedProbe):
     ) -> Classifier:
         """Train one linear layer; early stopping and best weights by validation loss."""
         cfg, generator = self.config, np.random.default_rng(seed)
-        name = "chexpert" if data.task.dataset == "chexpert" else data.name
+        name = data.task.dataset
         clip = cfg.clip_norm_chexpert if name == "chexpert" else None
-        augment = moco if name == "chexpert" and cfg.augment_chexpert == "moco" else _as_is
+        jittered = name == "chexpert" and cfg.augment_chexpert == "moco"
         loss_of = _cross_entropy if data.task.exclusive else F.binary_cross_entropy_with_logits
         targets = torch.tensor(data.targets(train))
         valid_x, valid_y = torch.tensor(self.of(valid)), torch.tensor(data.targets(valid))
@@ -194,7 +212,8 @@ class PaperProbe(CachedProbe):
             for rows in _shuffled(len(train), cfg.batch_size, generator):
                 crops = data.images.read([train[i] for i in rows])
                 with torch.no_grad():
-                    images = augment(self.model.normalise(crops, generator=generator))
+                    images = self.model.normalise(crops, generator=generator)
+                    images = moco(images, lowest=cfg.lowest) if jittered else images
                     feat = self.model.image_features(images)
                 loss_of(layer(feat.pooled.float().cpu()), targets[rows]).backward()
                 if clip is not None:
@@ -226,8 +245,15 @@ class MgcaProbe(PaperProbe):
     config = MgcaProbeConfig()
 
 
-def moco(images: Tensor) -> Tensor:
-    """MoCo's augmentation of grey images (B, 1, H, W) in [-1, 1], each drawn on its own.
+class ImitateProbe(PaperProbe):
+    """IMITATE's recipe."""
+
+    protocol = "linear/imitate"
+    config = ImitateProbeConfig()
+
+
+def moco(images: Tensor, *, lowest: float = -1.0) -> Tensor:
+    """MoCo's augmentation of grey images (B, 1, H, W) in [lowest, 1], each drawn on its own.
 
     Jitter of brightness and contrast by 0.4 with probability 0.8, blur of deviation 0.1 to 2 and
     flips with 0.5; jitter of saturation and hue, and greying, change nothing on grey.
@@ -235,11 +261,8 @@ def moco(images: Tensor) -> Tensor:
     jitter = v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4)], p=0.8)
     blur = v2.RandomApply([v2.GaussianBlur(kernel_size=13, sigma=(0.1, 2.0))], p=0.5)
     steps = v2.Compose([jitter, blur, v2.RandomHorizontalFlip(0.5)])
-    return torch.stack([steps((image + 1) / 2) for image in images]) * 2 - 1
-
-
-def _as_is(images: Tensor) -> Tensor:
-    return images
+    height = 1 - lowest
+    return torch.stack([steps((image - lowest) / height) for image in images]) * height + lowest
 
 
 def _cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
@@ -253,4 +276,4 @@ def _shuffled(n: int, batch_size: int, generator: np.random.Generator) -> list[N
     return whole or [order]
 
 
-PROBES = {probe.protocol: probe for probe in (CachedProbe, GloriaProbe, MgcaProbe)}
+PROBES = {probe.protocol: probe for probe in (CachedProbe, GloriaProbe, MgcaProbe, ImitateProbe)}

@@ -1,9 +1,10 @@
-"""Segmentation with a U-Net on a frozen ResNet (MGCA Table 3, GLoRIA Table 4).
+"""Segmentation with a U-Net on a frozen ResNet (MGCA Table 3, GLoRIA Table 4, IMITATE Table V).
 
-`segmentation/mgca` and `segmentation/gloria` are the papers' recipes, `segmentation/phantom` the
-same code at the phantom's size. The decoder is the usual one: five times {nearest x 2, skip, two
-convolutions}. Images are resized to the recipe's size before they are turned and scaled, the papers
-do it after; masks keep their soft edges in the loss and are cut at 0.5 for the metric.
+`segmentation/mgca`, `segmentation/gloria` and `segmentation/imitate` are the papers' recipes, those
+of phantom the same code at the phantom's size. The decoder is the usual one: five times {nearest x
+2, skip, two convolutions}. Images are resized to the recipe's size before they are turned and
+scaled, the papers do it after; masks keep their soft edges in the loss and are cut at 0.5 for the
+metric.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class MgcaSegmentation:
     """What chooses the best epoch on the validation part."""
     augment: float = cite(0.5, code="segmentation data module")
     """Share of training images scaled by 0.9 to 1.1 and turned by up to 10 degrees."""
+    dice_term: Literal["log", "linear"] = cite("log", code="loss functions")
+    """-log(dice) or 1 - dice beside the focal term."""
+    pixels: Literal["half", "unit"] = cite("half", code="segmentation data module")
+    """Input in [-1, 1] or in [0, 1], as the encoder was pre-trained."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,18 @@ class GloriaSegmentation(MgcaSegmentation):
 
 
 @dataclass(frozen=True)
+class ImitateSegmentation(MgcaSegmentation):
+    """Recipe of `segmentation/imitate`: MGCA's, larger."""
+
+    size: int = cite(SIZES["segmentation/imitate"], paper="Sec. IV-B", ledger="E2")
+    decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), note="silent; as MGCA")
+    lr: float = cite(5e-4, paper="Sec. IV-B")
+    batchnorm: Literal["eval", "train"] = cite("eval", paper="Sec. IV-B: frozen", ledger="E8")
+    dice_term: Literal["log", "linear"] = cite("log", note="printed: Dice loss", ledger="E3")
+    pixels: Literal["half", "unit"] = cite("unit", paper="Sec. IV-A: [0, 1]", ledger="C1")
+
+
+@dataclass(frozen=True)
 class PhantomSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/phantom`."""
 
@@ -95,6 +112,8 @@ class PhantomSegmentation(MgcaSegmentation):
 
 
 RECIPES = {
+    "segmentation/imitate": ImitateSegmentation(),
+    "segmentation/imitate-phantom": PhantomSegmentation(pixels="unit"),
     "segmentation/mgca": MgcaSegmentation(),
     "segmentation/gloria": GloriaSegmentation(),
     "segmentation/phantom": PhantomSegmentation(),
@@ -122,10 +141,17 @@ def soft_dice(probabilities: Tensor, targets: Tensor) -> Tensor:
     return overlap / (probabilities.sum() + targets.sum() + 1)
 
 
-def mixed_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """10 x focal - log dice (ledger D43)."""
+def mixed_loss(logits: Tensor, targets: Tensor, dice_term: str = "log") -> Tensor:
+    """10 x focal - log dice (ledger D43), or + 1 - dice with `linear`."""
     dice = soft_dice(logits.sigmoid(), targets)
-    return FOCAL_WEIGHT * focal_loss(logits, targets) - dice.log()
+    missed = -dice.log() if dice_term == "log" else 1 - dice
+    return FOCAL_WEIGHT * focal_loss(logits, targets) + missed
+
+
+def to_input(pixels: NDArray[np.uint8], scale: str) -> Tensor:
+    """(B, S, S) grey to (B, 1, S, S) in [-1, 1] (`half`) or [0, 1] (`unit`)."""
+    images = torch.from_numpy(pixels)[:, None].float()
+    return images.div(127.5).sub(1.0) if scale == "half" else images.div(255)
 
 
 def dice_per_image(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -179,7 +205,7 @@ class UNet(nn.Module):
         return self.head(x)[:, 0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) in [-1, 1], sides divisible by 32, to logits (B, H, W)."""
+        """(B, 1, H, W), sides divisible by 32, to logits (B, H, W)."""
         return self.decode(self.encode(images))
 
 
@@ -195,23 +221,34 @@ class Scans:
         dataset: `siim` (run lengths) or `rsna` (boxes, filled).
         table: Records with files.
         images: Where pixels come from, at the recipe's size.
+        pixels: See `MgcaSegmentation.pixels`.
     """
 
-    def __init__(self, dataset: str, table: RecordTable, images: Images) -> None:
-        self.dataset, self.table, self.images = dataset, table, images
+    def __init__(
+        self, dataset: str, table: RecordTable, images: Images, *, pixels: str = "half"
+    ) -> None:
+        self.dataset, self.table, self.images, self.pixels = dataset, table, images, pixels
+        self.masks: dict[str, NDArray[np.uint8]] = {}
         self.side = siim.side_of(table)
         if dataset == "siim":
             self.rles = dict(zip(table.frame["image_id"], table.frame["rles"], strict=True))
 
     def mask(self, image_id: str) -> Mask:
-        """(size, size) in [0, 1], edges soft from the resize."""
+        """(size, size) in [0, 1], edges soft from the resize; positives are drawn once and kept."""
+        size = (self.images.size, self.images.size)
+        if not self.positive(image_id):
+            return np.zeros(size, np.float32)
+        if image_id not in self.masks:
+            small = cv2.resize(self._full(image_id), size, interpolation=cv2.INTER_AREA)
+            self.masks[image_id] = (small * 255).round().astype(np.uint8)
+        return np.asarray(self.masks[image_id], np.float32) / np.float32(255)
+
+    def _full(self, image_id: str) -> Mask:
         if self.dataset == "siim":
             full = self._union(image_id)
         else:
             full = rsna.box_mask(self.table.boxes.get(image_id, ()), side=self.side)
-        size = (self.images.size, self.images.size)
-        small = cv2.resize(full.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(small, np.float32)
+        return np.asarray(full, np.float32)
 
     def _union(self, image_id: str) -> NDArray[np.bool_]:
         try:
@@ -227,14 +264,13 @@ class Scans:
     def batch(
         self, ids: Sequence[str], generator: np.random.Generator | None = None, share: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, S, S) in [-1, 1] and masks (B, S, S), a `share` of them turned."""
+        """Images (B, 1, S, S) as network input and masks (B, S, S), a `share` of them turned."""
         pixels, masks = self.images.read(ids), np.stack([self.mask(i) for i in ids])
         if generator is not None and share:
             for k in range(len(ids)):
                 if generator.random() < share:
                     pixels[k], masks[k] = _turned(pixels[k], masks[k], generator)
-        images = torch.from_numpy(pixels)[:, None].float().div(127.5).sub(1.0)
-        return images, torch.from_numpy(masks)
+        return to_input(pixels, self.pixels), torch.from_numpy(masks)
 
 
 def _turned(
@@ -293,10 +329,10 @@ def fit(
         net.backbone.train(whole or recipe.batchnorm == "train")
         for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
             images, masks = send_to_device(scans.batch(ids, generator, recipe.augment), device)
-            mixed_loss(net(images), masks).backward()
+            mixed_loss(net(images), masks, recipe.dice_term).backward()
             optimizer.step()
             optimizer.zero_grad()
-        scores = evaluate(net, scans, valid, batch=size)
+        scores = evaluate(net, scans, valid, batch=size, dice_term=recipe.dice_term)
         value = scores.loss if recipe.monitor == "loss" else -float(scores.dice.mean())
         best, best_state, waited = (
             (value, copy.deepcopy(net.state_dict()), 0)
@@ -310,7 +346,9 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scores:
+def evaluate(
+    net: UNet, scans: Scans, ids: Sequence[str], *, batch: int, dice_term: str = "log"
+) -> Scores:
     """Dice of each image, the mean over batches of their means (released), and the loss."""
     net.eval()
     dice, means, losses = [], [], []
@@ -319,7 +357,7 @@ def evaluate(net: UNet, scans: Scans, ids: Sequence[str], *, batch: int) -> Scor
         logits = net(images)
         dice.append(dice_per_image(logits.sigmoid(), masks))
         means.append(float(dice[-1].mean()))
-        losses.append(float(mixed_loss(logits, masks)))
+        losses.append(float(mixed_loss(logits, masks, dice_term)))
     return Scores(torch.cat(dice).cpu().numpy(), float(np.mean(means)), float(np.mean(losses)))
 
 

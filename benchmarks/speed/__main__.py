@@ -12,10 +12,15 @@ import sys
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.speed import gloria, maco, mgca
+from benchmarks.speed import gloria, imitate, maco, mgca
 from common.provenance import provenance
 
-PAPERS = {"gloria": gloria.jobs, "mgca": mgca.jobs, "maco": maco.jobs}
+PAPERS = {
+    "gloria": gloria.jobs,
+    "mgca": mgca.jobs,
+    "maco": maco.jobs,
+    "imitate": imitate.jobs,
+}
 
 
 def main() -> None:
@@ -31,7 +36,7 @@ def main() -> None:
     for paper in papers:
         for title, job in tqdm(PAPERS[paper](), desc=f"measuring {paper}", file=sys.stderr):
             ratio, note = job()
-            tqdm.write(f"{paper:8}{title:46} {ratio:28} {note}", file=sys.stdout)
+            tqdm.write(f"{paper:8}{title:50} {ratio:28} {note}", file=sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from common.data import chexpert, maco_splits
+from common.data import chexpert, given_splits
 from common.data.records import RecordTable
 from common.data.tables import DataError
 
@@ -281,28 +282,41 @@ SPLITS: dict[str, Rule] = {
     ),
     "siim/maco-lists": Rule(
         "siim",
-        maco_splits.from_lists,
-        f"the lists of MaCo's authors, which the user supplies in {maco_splits.LISTS}/; they leak: "
+        partial(given_splits.from_lists, name=given_splits.MACO),
+        f"the lists of MaCo's authors, which the user supplies in {given_splits.MACO}/; they leak: "
         "train and test share 494 images, valid and test 124, train and valid 478",
         allow_patient_overlap=True,
         allow_image_overlap=True,
     ),
     "nih/official": Rule(
         "nih",
-        maco_splits.nih_official,
+        given_splits.nih_official,
         "test_list.txt is test; 10 % of the patients of train_val_list.txt are valid, "
         "scikit-learn, seed 0",
     ),
+    "nih/kad-v1": Rule(
+        "nih",
+        given_splits.nih_official_images,
+        "test_list.txt is test; a tenth of the images of train_val_list.txt are valid, "
+        "scikit-learn, seed 0: KAD's and IMITATE's 77,872 / 8,652 / 25,596; a patient's images can "
+        "be in training and validation",
+        allow_patient_overlap=True,
+    ),
+    "rsna/lovt-lists": Rule(
+        "rsna",
+        partial(given_splits.from_lists, name=given_splits.LOVT),
+        f"LoVT's lists, which the user supplies in {given_splits.LOVT}/",
+    ),
     "nih/maco-v1": Rule(
         "nih",
-        maco_splits.nih_patients,
+        given_splits.nih_patients,
         "70/10/20 of the patients, scikit-learn, seed 0 in both cuts: MaCo's ratios; the paper's "
         "own lists are for the user to supply, as nih/maco-lists. Crosses the official test list",
     ),
     "nih/maco-lists": Rule(
         "nih",
-        maco_splits.from_lists,
-        f"the lists of MaCo's authors, which the user supplies in {maco_splits.LISTS}/; they cross "
+        partial(given_splits.from_lists, name=given_splits.MACO),
+        f"the lists of MaCo's authors, which the user supplies in {given_splits.MACO}/; they cross "
         "the official test list: 17,920 of its images are in their training list",
     ),
     "siim/gloria-released": Rule(

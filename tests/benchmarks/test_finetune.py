@@ -137,7 +137,7 @@ def test_fine_tuning_moves_the_encoder_but_fixed_weights(
     assert moved <= trained
     # a ResNet's blocks start as identities: what they hide moves a few steps later
     assert len(moved) > 0.5 * len(trained)
-    scores = finetune.scores_of(fitted.net, predictor, data, data.ids("test"))
+    scores = finetune.scores_of(fitted.net, predictor, data, data.ids("test"), recipe)
     assert scores.shape == (len(data.ids("test")), 1)
 
 

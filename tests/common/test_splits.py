@@ -66,7 +66,9 @@ def chexpert_table(tmp_path: Path) -> RecordTable:
 
 OTHERS = ("mimic", "covidx", "siim", "object_cxr", "nih")
 RULES = [
-    name for name in [*split_rules.SPLITS, "chexpert5x200/seed7"] if not name.startswith(OTHERS)
+    name
+    for name in [*split_rules.SPLITS, "chexpert5x200/seed7"]
+    if not name.startswith(OTHERS) and not name.endswith("lists")
 ]
 
 

@@ -23,7 +23,7 @@ from imitate.losses import (
     pretrain_losses,
     soft_targets,
 )
-from imitate.model import Aggregation, Output, Section, Views, projector
+from imitate.model import IMITATE, Aggregation, Output, Section, Views, projector
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "imitate"
 SEED = json.loads((GOLDEN / "params.json").read_text())["seed"]
@@ -216,3 +216,32 @@ def test_kernels_by_hand() -> None:
     flat = correlation(torch.tensor([[1.0, 1.0], [1.0, 2.0]]))
     assert torch.isfinite(flat).all()
     assert flat[0, 1] == 0
+
+
+def test_whole_image_side() -> None:
+    """Two views encoded once each; the released model encodes both twice and gets the same."""
+    g = arrays("forward_e2e")
+    text = replace(RELEASED.model.text, layers=1)
+    model = IMITATE(replace(RELEASED.model, text=text), ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    released_weights(model.image_encoder.backbone, "encoder.")
+    released_weights(model.aggregation, "")
+    released_weights(model.multi_projector, "read_proj.")
+    released_weights(model.high_projector, "diag_proj.")
+    model.train()
+    second_draws = []
+    for v in (1, 2):
+        maps = model.image_encoder(torch.tensor(drawn(f"fwd.x{v}", 4, 3, 64, 64)).float())
+        pooled = maps[-1].mean(dim=(2, 3))
+        high = model.high_projector(pooled)
+        for draw in (1, 2):
+            call = 2 * (draw - 1) + v - 1
+            chosen = [torch.tensor(g[f"call{call}_idx{k}"]).long()[None] for k in range(1, 5)]
+            multi = model.multi_projector(model.aggregation(maps, chosen))
+            found = {"img": pooled, "imp": high, "find": multi}
+            for name, emb in found.items():
+                close(emb[:, :96], g[f"{name}_emb{v}_m{draw}_first96"], rtol=0, atol=5e-3)
+        second_draws.append(multi)
+    hard = soft_targets(None, RELEASED.loss, tau=0.2, size=4)
+    first, second = second_draws
+    loss = 2 * cicl(first, second, hard, RELEASED.loss, tau=0.2)
+    close(loss, g["loss_img_read"], rtol=1e-2)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.oracles.imitate import literal_losses
 from common.checkpoint import CheckpointError
 from common.data.phantom.writers import write_corpus
-from imitate.augment import cropped, stretched, to_input, view
+from imitate.augment import cropped, stretched, to_input, view, warped
 from imitate.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from imitate.config import (
     PAPER,
@@ -261,3 +262,67 @@ def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
         timeout=240,
     )
     assert json.loads((tmp_path / "provenance.json").read_text())["processes"] == 2
+
+
+def test_literal_step_gives_the_same_loss_and_gradients(corpus: Path, tmp_path: Path) -> None:
+    """One encoding a view, stored codes and the lone [CLS] query change nothing."""
+    cfg = small(corpus, tmp_path)
+    torch.manual_seed(0)
+    model = fresh_model(cfg).double().train()
+    pieces = model.word_pieces()
+    texts = (pieces(["clear lungs", "left effusion", "edema"]), pieces(["a", "b c", "large heart"]))
+    views, seeds = torch.rand(3, 2, 1, 96, 96).double(), torch.arange(4)
+    there = torch.ones(3, dtype=torch.bool)
+    codes = tuple(model.text_encoder(text) for text in texts)
+    terms = pretrain_losses(model(views, codes, (there, there), seeds), cfg.loss)
+    lean = torch.stack(list(terms.values())).sum()
+    literal = literal_losses(model, views, texts, seeds, cfg.loss)
+    assert lean.item() == pytest.approx(literal.item(), rel=1e-6)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    pairs = zip(
+        torch.autograd.grad(lean, trained), torch.autograd.grad(literal, trained), strict=True
+    )
+    for found, wanted in pairs:
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_a_step_encodes_each_view_once_and_no_text(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    model = fresh_model(cfg)
+    calls = {"image": 0, "text": 0}
+    model.image_encoder.register_forward_hook(lambda *_: calls.update(image=calls["image"] + 1))
+    model.text_encoder.register_forward_hook(lambda *_: calls.update(text=calls["text"] + 1))
+    there = torch.ones(2, dtype=torch.bool)
+    codes = (torch.rand(2, 128), torch.rand(2, 128))
+    model(torch.rand(2, 2, 1, 96, 96), codes, (there, there), torch.arange(4))
+    assert calls == {"image": 2, "text": 0}
+
+
+def test_the_multi_level_feature_can_meet_both_sections(corpus: Path, tmp_path: Path) -> None:
+    cfg = LossConfig(terms=("vlm",))
+    out = fresh_model(small(corpus, tmp_path)).eval()(
+        torch.rand(3, 2, 1, 96, 96),
+        (torch.rand(3, 128), torch.rand(3, 128)),
+        (torch.ones(3, dtype=torch.bool),) * 2,
+        torch.arange(4),
+    )
+    one = pretrain_losses(out, cfg)["vlm"]
+    other = pretrain_losses(out._replace(findings=out.impression), cfg)["vlm"]
+    both = pretrain_losses(out, replace(cfg, vlm_targets="both"))["vlm"]
+    assert both.item() == pytest.approx((one + other).item())
+    assert one.item() != pytest.approx(other.item())
+
+
+def test_mean_of_word_pieces_leaves_padding_out(corpus: Path, tmp_path: Path) -> None:
+    model = fresh_model(small(corpus, tmp_path))
+    alone = model.codes(["left effusion"])
+    padded = model.codes(["left effusion", "large right pleural effusion with a long text behind"])
+    torch.testing.assert_close(alone[0], padded[0], rtol=1e-4, atol=1e-5)
+
+
+def test_warped_view_keeps_its_size_and_darkens_the_rim() -> None:
+    image = np.full((64, 64), 200, np.uint8)
+    found = warped(image, np.random.default_rng(0))
+    assert found.shape == image.shape
+    assert found[0, 0] == 0
+    assert found[32, 32] == 200

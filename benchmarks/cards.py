@@ -31,6 +31,7 @@ from common.config import hyperparameter_table, ledger_table
 from convirt import config as convirt
 from gloria import config as gloria
 from imitate import config as imitate
+from lrclr import config as lrclr
 from maco import config as maco
 from mgca import config as mgca
 
@@ -66,6 +67,7 @@ CARDS = {
             "zero_shot/pairs": PairConfig(),
         },
     ),
+    "lrclr": Card(lrclr.PRESETS, lrclr.DECISIONS, {}),
     "maco": Card(
         maco.PRESETS,
         maco.DECISIONS,

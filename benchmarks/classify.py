@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.core import Cell
 from benchmarks.downstream import Downstream
+from benchmarks.findings import zero_shot_findings
 from benchmarks.job import Args, Outcome, share_of, splits_of
 from benchmarks.models import MODELS
 from benchmarks.protocols import finetune, prompt_pairs, retrieval, zero_shot
@@ -91,6 +92,8 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
     """Prompted classification; thresholds come from the validation part."""
     if TASKS[args.dataset].prompts == "pair":
         return zero_shot_pairs(args, model)
+    if TASKS[args.dataset].prompts == "findings":
+        return zero_shot_findings(args, model)
     cfg = args.prompts
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     calibration = (

@@ -20,7 +20,7 @@ from common.data.splits import fraction
 DATASETS_OF = {
     "linear": ("chexpert", "rsna", "rsna_dense", "covidx", "covidx_80"),
     "finetune": ("chexpert", "rsna", "nih", "nih_kad"),
-    "zero_shot": ("chexpert", "rsna", "chexpert5x200", "rsna_dense", "siim"),
+    "zero_shot": ("chexpert", "rsna", "chexpert5x200", "rsna_dense", "siim", "chexpert14"),
     "retrieval": ("chexpert5x200",),
     "segmentation": ("siim", "rsna"),
     "detection": ("rsna", "object_cxr"),
@@ -97,6 +97,8 @@ class Args:
     """How prompts become class scores."""
     pairs: prompt_pairs.PairConfig = field(default_factory=prompt_pairs.PairConfig)
     """How a pair of prompts becomes a probability, on the data sets of `prompt_pairs`."""
+    resamples: int = 1000
+    """Of bootstrap intervals over the fourteen findings (CheXzero's number)."""
     phrases: grounding.GroundingConfig = field(default_factory=grounding.GroundingConfig)
     """How phrases are grounded."""
 

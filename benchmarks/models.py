@@ -11,6 +11,7 @@ from common import config
 from convirt.config import PRESETS as CONVIRT_PRESETS
 from gloria.config import PRESETS as GLORIA_PRESETS
 from imitate.config import PRESETS as IMITATE_PRESETS
+from lrclr.config import PRESETS as LRCLR_PRESETS
 from maco.config import PRESETS as MACO_PRESETS
 from mgca.config import PRESETS as MGCA_PRESETS
 
@@ -139,6 +140,18 @@ SMOOTHINGS = {
 }
 """Points of Fig. 4 beside the default's 0.2."""
 
+CHEXZERO = Model("chexzero", "lrclr", ("--loss.weight", "0"))
+LRCLR = Model("lrclr", "lrclr")
+LRCLR_ALL_PAIRS = Model("lrclr-all-pairs", "lrclr", ("--loss.pairs", "all"))
+LRCLR_LITERAL = Model(
+    "lrclr-literal",
+    "lrclr",
+    ("--loss.no-normalize", "--loss.scale", "one", "--loss.reduction", "sum"),
+)
+RANDOM_CHEXZERO = Model(
+    "random-chexzero", "lrclr", ("--model.image.weights", "none"), pretrained=False
+)
+
 MODELS = {
     m.id: m
     for m in (
@@ -148,7 +161,8 @@ MODELS = {
         *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, RANDOM_MACO),
         *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
         *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
-        *SMOOTHINGS.values(),
+        *(*SMOOTHINGS.values(), CHEXZERO, LRCLR, LRCLR_ALL_PAIRS, LRCLR_LITERAL),
+        RANDOM_CHEXZERO,
     )
 }
 
@@ -157,6 +171,7 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     "convirt": CONVIRT_PRESETS,
     "gloria": GLORIA_PRESETS,
     "imitate": IMITATE_PRESETS,
+    "lrclr": LRCLR_PRESETS,
     "maco": MACO_PRESETS,
     "mgca": MGCA_PRESETS,
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.data import covidx, nih
-from common.data.labels import COMPETITION
+from common.data.labels import CHEXPERT_14, COMPETITION
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Task:
         policy: What uncertain labels become.
         exclusive: Each image has exactly one of the labels.
         prompts: How zero-shot prompts are made: drawn for each class as GLoRIA does, or a pair of
-            presence and absence a label.
+            presence and absence a label, judged as IMITATE's or LRCLR's tables do.
     """
 
     dataset: str
@@ -28,7 +28,7 @@ class Task:
     labels: tuple[str, ...]
     policy: str
     exclusive: bool = False
-    prompts: Literal["drawn", "pair"] = "drawn"
+    prompts: Literal["drawn", "pair", "findings"] = "drawn"
 
 
 TASKS = {
@@ -40,9 +40,12 @@ TASKS = {
     "rsna_dense": Task("rsna", "rsna/mgca-dense-v1", ("Pneumonia",), "u_zeros", prompts="pair"),
     "covidx_80": Task("covidx", "covidx/mgca-released", covidx.CLASSES, "u_zeros", exclusive=True),
     "nih_kad": Task("nih", "nih/kad-v1", nih.LABELS, "u_zeros"),
+    "chexpert14": Task(
+        "chexpert_test", "chexpert_test/view1-v1", CHEXPERT_14, "u_zeros", prompts="findings"
+    ),
     "siim": Task("siim", "siim/gloria-v1", ("Pneumothorax",), "u_zeros", prompts="pair"),
 }
-"""The first five in the parts of GLoRIA, MGCA and MaCo; the last four in those of IMITATE."""
+"""Those after 5x200 are in the parts of IMITATE and LRCLR."""
 
 DENSE_SIZES = {
     "segmentation/phantom": 64,

@@ -22,6 +22,8 @@ from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.model import GLoRIA
 from imitate.checkpoint import fresh_model as fresh_imitate
 from imitate.model import IMITATE
+from lrclr.checkpoint import fresh_model as fresh_lrclr
+from lrclr.model import LRCLR
 from maco.checkpoint import fresh_model as fresh_maco
 from maco.model import MaCo
 from mgca.checkpoint import fresh_model as fresh_mgca
@@ -32,6 +34,7 @@ FRESH: dict[str, Callable[[Any], Any]] = {
     "convirt": fresh_convirt,
     "gloria": fresh_gloria,
     "imitate": fresh_imitate,
+    "lrclr": fresh_lrclr,
     "maco": fresh_maco,
     "mgca": fresh_mgca,
 }
@@ -40,6 +43,7 @@ LOAD: dict[str, Callable[..., Any]] = {
     "convirt": ConVIRT.from_pretrained,
     "gloria": GLoRIA.from_pretrained,
     "imitate": IMITATE.from_pretrained,
+    "lrclr": LRCLR.from_pretrained,
     "maco": MaCo.from_pretrained,
     "mgca": MGCA.from_pretrained,
 }

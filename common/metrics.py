@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 Array = NDArray[np.float64]
-THRESHOLD_RULES = ("youden", "f1")
+THRESHOLD_RULES = ("youden", "f1", "mcc")
 
 
 class Interval(NamedTuple):
@@ -75,7 +75,8 @@ def threshold(targets: ArrayLike, scores: ArrayLike, rule: str) -> float:
     Args:
         targets: (N,) in {0, 1}.
         scores: (N,).
-        rule: `youden` maximises sensitivity + specificity, `f1` the F1 score.
+        rule: `youden` maximises sensitivity + specificity, `f1` the F1 score, `mcc` Matthews'
+            correlation; the lowest of equal cuts.
 
     Raises:
         ValueError: If the rule is unknown.
@@ -89,6 +90,16 @@ def threshold(targets: ArrayLike, scores: ArrayLike, rule: str) -> float:
         total = precision[:-1] + recall[:-1]
         f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
         return float(cuts[int(np.argmax(f1))])
+    if rule == "mcc":
+        false, true, cuts = sk.roc_curve(targets, scores, drop_intermediate=False)
+        positives = float(np.sum(np.asarray(targets)))
+        negatives = len(np.asarray(targets)) - positives
+        tp, fp = true * positives, false * negatives
+        fn, tn = positives - tp, negatives - fp
+        spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+        found = (tp * tn - fp * fn) / np.where(spread > 0, spread, 1)
+        ascending = found[:0:-1]  # without the first cut, infinity
+        return float(cuts[:0:-1][int(np.argmax(ascending))])
     raise ValueError(f"unknown threshold rule {rule!r}; choose one of {', '.join(THRESHOLD_RULES)}")
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from common.data import (
     chexpert,
+    chexpert_test,
     covidx,
     mimic_cxr,
     ms_cxr,
@@ -24,6 +25,7 @@ from common.data.tables import DataError
 
 DATASETS: dict[str, ModuleType] = {
     "chexpert": chexpert,
+    "chexpert_test": chexpert_test,
     "covidx": covidx,
     "mimic": mimic_cxr,
     "ms_cxr": ms_cxr,

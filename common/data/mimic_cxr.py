@@ -199,6 +199,20 @@ def read_reports(data_root: Path, *, custom: CustomSections = MAINTAINERS) -> pd
     return _read_sectioned(source)
 
 
+def raw_reports(data_root: Path) -> dict[str, str]:
+    """Whole reports by study id, from the zip or the text files.
+
+    Raises:
+        DataError: If only a table of sections is there, or nothing.
+    """
+    source = find_reports(data_root)
+    if source.name == REPORTS_ZIP:
+        return dict(_zip_texts(source))
+    if source.is_dir():
+        return dict(_file_texts(source))
+    raise DataError(f"{source} holds sections alone; whole reports need {REPORTS_ZIP} or files/")
+
+
 def find_reports(data_root: Path) -> Path:
     """The reports zip, the folder of text files, or the table of sections.
 

@@ -129,6 +129,11 @@ def _index_label_leak(table: RecordTable, five_by_200: pd.Series) -> Parts:
     return {"train": _tuple(train), "valid": _tuple(valid), "test": _chexpert_test(table)}
 
 
+def _first_views(table: RecordTable) -> Parts:
+    first = table.frame["image_id"][table.frame["image_id"].str.contains("view1_frontal")]
+    return {"test": tuple(sorted(first))}
+
+
 def _covidx_test(table: RecordTable) -> tuple[str, ...]:
     return _tuple(table.frame["image_id"][table.frame["source_split"] == "test"])
 
@@ -239,6 +244,11 @@ SPLITS: dict[str, Rule] = {
         f"without chexpert5x200/mgca-seed0; {_LEAK}",
         allow_patient_overlap=True,
         allow_image_overlap=True,
+    ),
+    "chexpert_test/view1-v1": Rule(
+        "chexpert_test",
+        _first_views,
+        "the first frontal view (view1) of each study, by path: CheXzero's 500 radiographs",
     ),
     "covidx/mgca-v1": Rule(
         "covidx",

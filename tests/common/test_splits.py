@@ -64,7 +64,7 @@ def chexpert_table(tmp_path: Path) -> RecordTable:
     return chexpert_like(tmp_path)
 
 
-OTHERS = ("mimic", "covidx", "siim", "object_cxr", "nih")
+OTHERS = ("chexpert_test", "mimic", "covidx", "siim", "object_cxr", "nih")
 RULES = [
     name
     for name in [*split_rules.SPLITS, "chexpert5x200/seed7"]

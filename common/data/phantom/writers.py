@@ -81,7 +81,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "ms_cxr": Layout(2, write_ms_cxr.plan, write_ms_cxr.finish, source="mimic"),
     "chexpert-full": Layout(5, write_chexpert.plan_full, write_chexpert.finish_full),
     "chexpert-aimi": Layout(6, write_chexpert.plan_aimi, write_chexpert.finish_aimi),
-    "chexpert-test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),
+    "chexpert_test": Layout(7, write_chexpert.plan_test, write_chexpert.finish_test),
 }
 
 

@@ -1,0 +1,118 @@
+"""Zero-shot classification of CheXpert's fourteen findings (LRCLR Table 1 and Fig. 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import Cell
+from benchmarks.downstream import Downstream
+from benchmarks.job import Args, Outcome, splits_of
+from benchmarks.protocols import prompt_pairs
+from common.config import to_dict
+from common.data.tables import DataError
+from common.interface import Predictor
+from common.metrics import auroc, bootstrap
+
+RATES = ("specificity", "ppv", "sensitivity", "f1")
+"""Columns of Table 1 beside the AUROC; the paper calls them precision and recall."""
+NO_FINDING = "No Finding"
+CUTS = ("f1", "youden", "mcc", "half")
+"""Threshold rules, the table's first; all but `half` are chosen on the test part: oracles."""
+
+Array = NDArray[np.float32]
+
+
+def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
+    """AUROC of every finding with bootstrap intervals, and macro rates at several cuts.
+
+    "No Finding" is judged twice: with the published pair, which inverts it, in every metric, and
+    with a repaired pair in `auroc_repaired`. Findings with one class only are left out and named.
+    """
+    cfg, name = args.pairs, args.dataset
+    data = Downstream(name, args.data_root, size=model.size, split=args.split)
+    test = data.ids("test")
+    targets = data.targets(test)
+    judged = [k for k, column in enumerate(targets.T) if 0 < column.sum() < len(column)]
+    names = [data.task.labels[k] for k in judged]
+    truth, scores = targets[:, judged], scores_of(model, data, test, names, args)
+    intervals = [
+        bootstrap(auroc, t, s, resamples=args.resamples)
+        for t, s in zip(truth.T, scores.T, strict=True)
+    ]
+    whole = bootstrap(auroc, truth, scores, resamples=args.resamples)
+    cells = [Cell(name, "auroc", whole.value, len(test), None, (whole.low, whole.high))]
+    cells += [
+        Cell(name, f"auroc:{label}", found.value, len(test), None, (found.low, found.high))
+        for label, found in zip(names, intervals, strict=True)
+    ]
+    if NO_FINDING in names:
+        mended = repaired(scores, names, model, data, test, args)
+        cells.append(Cell(name, "auroc_repaired", auroc(truth, mended), len(test)))
+    for rule in CUTS:
+        cuts = [0.5] * len(names) if rule == "half" else prompt_pairs.cuts_on(truth, scores, rule)
+        cells += _macro(name, truth, scores, cuts, "" if rule == CUTS[0] else f"_{rule}")
+    details: dict[str, object] = {
+        "positives": {label: int(t.sum()) for label, t in zip(names, truth.T, strict=True)},
+        "left_out": sorted(set(data.task.labels) - set(names)),
+        "threshold": f"{CUTS[0]} on the test part (oracle); others by suffix",
+        "settings": to_dict(cfg),
+    }
+    cells += _honest(args, model, names, truth, scores, details)
+    kept = {"test_ids": np.array(test), "test_targets": truth, "test_scores": scores}
+    return Outcome("zero_shot/findings", cells, kept, splits_of(data), details)
+
+
+def scores_of(
+    model: Predictor, data: Downstream, ids: tuple[str, ...], names: list[str], args: Args
+) -> Array:
+    """(n, L) probabilities by the published pairs."""
+    lower = [label.lower() for label in names]
+    return prompt_pairs.probabilities(model, data, ids, lower, args.pairs)
+
+
+def repaired(
+    scores: Array,
+    names: list[str],
+    model: Predictor,
+    data: Downstream,
+    ids: tuple[str, ...],
+    args: Args,
+) -> Array:
+    """The scores with No Finding as the absence of "finding" instead of "no finding"."""
+    mended = scores.copy()
+    finding = prompt_pairs.probabilities(model, data, ids, ["finding"], args.pairs)
+    mended[:, names.index(NO_FINDING)] = 1 - finding[:, 0]
+    return mended
+
+
+def _honest(
+    args: Args,
+    model: Predictor,
+    names: list[str],
+    truth: Array,
+    scores: Array,
+    details: dict[str, object],
+) -> list[Cell]:
+    """Macro rates at cuts of CheXpert's validation images, over the findings that both know."""
+    try:
+        valid = Downstream("chexpert", args.data_root, size=model.size)
+    except DataError as error:
+        details["without_validation"] = str(error)
+        return []
+    ids = valid.ids("test")  # valid.csv, the test part of the other protocols
+    labels = valid.table.select(ids).labels[names].fillna(0).clip(lower=0).to_numpy(np.float32)
+    both = [k for k, column in enumerate(labels.T) if 0 < column.sum() < len(column)]
+    known = [names[k] for k in both]
+    found = scores_of(model, valid, ids, known, args)
+    cuts = prompt_pairs.cuts_on(labels[:, both], found, "mcc")
+    details["validation_findings"] = known
+    return _macro(args.dataset, truth[:, both], scores[:, both], cuts, "_mcc_of_valid")
+
+
+def _macro(name: str, truth: Array, scores: Array, cuts: list[float], suffix: str) -> list[Cell]:
+    rates = prompt_pairs.rates_at(truth, scores, cuts)
+    return [
+        Cell(name, metric + suffix, float(np.mean([r[metric] for r in rates])), len(truth))
+        for metric in RATES
+    ]

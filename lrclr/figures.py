@@ -1,0 +1,170 @@
+"""LRCLR's figures: `python -m lrclr.figures regions --images film.png --model runs/...`.
+
+Figure 3 shows every finding's AUROC with intervals, Figure 4 the regions of two heads that a prompt
+attends to most, Figure 5 regions of LRCLR beside those of the host alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import torch
+import tyro
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from common.checkpoint import CheckpointError
+from common.data.images import read_grey
+from common.data.tables import DataError
+from lrclr.images import padded
+from lrclr.model import LRCLR
+from lrclr.regions import by_score
+
+CAUTION = (
+    "twelve layers' product is close to rank one: what is selected is mostly where attention ends, "
+    "not what [CLS] looked at"
+)
+"""Printed under every drawing of regions (card, section on figures)."""
+
+
+def findings_figure(results: Sequence[dict[str, Any]]) -> Figure:
+    """Figure 3: AUROC of every finding as bars with bootstrap intervals, one colour a model.
+
+    Args:
+        results: Records of `benchmarks.evaluate zero_shot --dataset chexpert14`.
+
+    Raises:
+        DataError: If one is no such record.
+    """
+    rows = []
+    for record in results:
+        cells = {
+            cell["metric"].partition(":")[2]: cell
+            for cell in record.get("cells", [])
+            if cell["metric"].startswith("auroc:")
+        }
+        if not cells:
+            raise DataError(f"{record.get('model')}: no AUROC of single findings in this result")
+        rows.append((record["model"], record["details"]["positives"], cells))
+    names = list(rows[0][2])
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(rows)
+    for k, (model, _, cells) in enumerate(rows):
+        values = np.array([cells[name]["value"] for name in names])
+        ends = np.array([cells[name]["interval"] for name in names]).T
+        place = np.arange(len(names)) + (k - (len(rows) - 1) / 2) * width
+        axes.bar(place, values, width, label=model, yerr=np.abs(ends - values), capsize=1)
+    labels = [f"{name}\n{rows[0][1][name]}" for name in names]
+    axes.set_xticks(np.arange(len(names)), labels, rotation=60, ha="right", fontsize=7)
+    axes.set_ylabel("AUROC")
+    axes.axhline(0.5, color="grey", lw=0.5)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def boxes_of(patches: NDArray[np.int64], grid: int, side: int) -> list[tuple[float, float, float]]:
+    """Left, top and side of patches on a square of `side` pixels; patch p is row p // grid."""
+    step = side / grid
+    return [(p % grid * step, p // grid * step, step) for p in patches.tolist()]
+
+
+def regions_figure(
+    model: LRCLR, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], *, most: int = 2
+) -> Figure:
+    """Figures 4 and 5: left the host's best regions, right those its prompt attends to.
+
+    Heads are drawn, not distinct patches: one box means that heads agree. Dark blue is a low score,
+    dark red a high one.
+
+    Args:
+        model: In any mode; evaluated.
+        images: (H, W) each, as read.
+        prompts: One an image.
+        most: Heads drawn of each image.
+    """
+    squares = np.stack([padded(image, model.size) for image in images])
+    view = model.normalise(squares)
+    found = model.explain(view, prompts)
+    grid = model.config.image.input // model.config.image.patch
+    chosen = {
+        "host alone": (by_score(found.regions), found.regions.score),
+        "by prompt": (found.scores.argsort(dim=1, descending=True, stable=True), found.scores),
+    }
+    figure = Figure(figsize=(6.4, 3.2 * len(images) + 0.4), layout="constrained")
+    panels = figure.subplots(len(images), 2, squeeze=False)
+    colours = matplotlib.colormaps["jet"]
+    for k, (row, prompt) in enumerate(zip(panels, prompts, strict=True)):
+        for axis, (title, (order, scores)) in zip(row, chosen.items(), strict=True):
+            heads = order[k, :most]
+            patches = found.regions.patch[k, heads].cpu().numpy()
+            low, high = float(scores[k].min()), float(scores[k].max())
+            axis.imshow(squares[k], cmap="gray")
+            for head, (left, top, side) in zip(
+                heads.tolist(), boxes_of(patches, grid, model.size), strict=True
+            ):
+                share = (float(scores[k, head]) - low) / ((high - low) or 1.0)
+                axis.add_patch(
+                    Rectangle((left, top), side, side, fill=False, color=colours(share), lw=2)
+                )
+            axis.set_title(f"{title}: {prompt}" if title == "by prompt" else title, fontsize=8)
+            axis.axis("off")
+    figure.supxlabel(CAUTION, fontsize=6)
+    return figure
+
+
+@dataclass(frozen=True)
+class Args:
+    """A figure, and what it is made from."""
+
+    figure: tyro.conf.Positional[Literal["findings", "regions"]]
+    """Figure 3, or Figures 4 and 5."""
+    model: str = "runs/phantom/lrclr-seed0/best"
+    """Model folder; for `regions`."""
+    images: tuple[Path, ...] = ()
+    """Pictures; for `regions`."""
+    prompts: tuple[str, ...] = ()
+    """One an image; for `regions`."""
+    results: tuple[Path, ...] = ()
+    """Results of zero-shot evaluations; for `findings`."""
+    out: Path = Path("lrclr-figure.png")
+    """Where the picture goes."""
+
+
+def drawn(args: Args) -> Figure:
+    """The figure that is asked for."""
+    if args.figure == "findings":
+        if not args.results:
+            raise DataError("findings needs --results <zero_shot__chexpert14__seed0.json> ...")
+        return findings_figure([json.loads(path.read_text()) for path in args.results])
+    if not args.images or len(args.images) != len(args.prompts):
+        raise DataError("regions needs --images <picture> ... and as many --prompts <text> ...")
+    model = LRCLR.from_pretrained(args.model, strict=True)
+    torch.set_grad_enabled(False)
+    return regions_figure(model, [read_grey(path) for path in args.images], args.prompts)
+
+
+def main() -> None:
+    """Draw one figure; errors that concern the user end in one line."""
+    args = tyro.cli(Args, description=__doc__)
+    try:
+        figure = drawn(args)
+    except (CheckpointError, DataError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        sys.exit(f"error: {args.model} is no model folder: {error}")
+    figure.savefig(args.out, dpi=150)
+    sys.stderr.write(f"{args.out}\n")
+
+
+if __name__ == "__main__":
+    main()

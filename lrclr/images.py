@@ -1,0 +1,46 @@
+"""Pixels as CheXzero prepares them (ledger L13, L32)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+MEAN, STD = 101.48761, 83.43944
+"""Of pixels on the scale of 0 to 255."""
+
+
+def padded(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Long side to `size` (Lanczos), centred on black.
+
+    Source: CheXzero's preprocessing; both sides are `int(side * ratio)`, which gives 319 instead of
+    320 for 97 lengths between 200 and 4999.
+
+    Args:
+        image: (H, W).
+        size: Of the square result, pixels.
+    """
+    ratio = float(size) / max(image.shape)
+    height, width = (max(1, int(side * ratio)) for side in image.shape)
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    canvas = Image.new("L", (size, size))
+    canvas.paste(small, ((size - width) // 2, (size - height) // 2))
+    return np.array(canvas, np.uint8)
+
+
+def normalised(images: NDArray[np.uint8]) -> Tensor:
+    """(B, S, S) to (B, 1, S, S) float32 with CheXzero's mean and deviation."""
+    return (torch.from_numpy(images)[:, None].float() - MEAN) / STD
+
+
+def to_input(images: NDArray[np.uint8], size: int, *, antialias: bool) -> Tensor:
+    """(B, S, S) to network input (B, 1, size, size), bicubic; the encoder repeats the channel."""
+    pixels = normalised(images)
+    if pixels.shape[-1] == size:
+        return pixels
+    return F.resize(
+        pixels, [size, size], interpolation=F.InterpolationMode.BICUBIC, antialias=antialias
+    )

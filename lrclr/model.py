@@ -1,0 +1,213 @@
+"""CheXzero, a CLIP of radiographs and impressions, with LRCLR's module beside it (Sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.config import from_dict
+from common.interface import ImageFeatures
+from lrclr.config import LossConfig, ModelConfig
+from lrclr.cross import CrossModality, prompt_scores
+from lrclr.hosts import ClipHost, ImageTokens, TextTokens
+from lrclr.images import to_input
+from lrclr.regions import Regions, class_row, gather, select
+from lrclr.text import byte_pairs, tokenised
+
+
+class Output(NamedTuple):
+    """A batch of pairs.
+
+    Attributes:
+        image_emb: (B, E) global features, of any length.
+        text_emb: (B, E).
+        scale: Scalar, factor of the global cosines.
+        local_image: (B, D) v_l of matched passes.
+        local_text: (B, D) t_l of matched passes.
+        local_scale: Scalar.
+        all_pairs: (B, B) raw similarities of every pass.
+    """
+
+    image_emb: Tensor
+    text_emb: Tensor
+    scale: Tensor
+    local_image: Tensor | None
+    local_text: Tensor | None
+    local_scale: Tensor
+    all_pairs: Tensor | None
+
+
+class Embeddings(NamedTuple):
+    """Images or texts in the joint space: (B, E), of any length."""
+
+    emb: Tensor
+
+
+class Explained(NamedTuple):
+    """Regions of images, and how a prompt attends to them: (B, K)."""
+
+    regions: Regions
+    scores: Tensor
+
+
+class LRCLR(
+    nn.Module,
+    PyTorchModelHubMixin,
+    license="apache-2.0",
+    tags=["chest-x-ray", "vision-language"],
+):
+    """CLIP with QuickGELU, and the cross-modality transformer over its selected regions.
+
+    Args:
+        settings: Architecture, or its JSON form; weights start random, see
+            `lrclr.checkpoint.initialise`.
+    """
+
+    def __init__(self, settings: ModelConfig | dict[str, Any]) -> None:
+        super().__init__()
+        config = settings if isinstance(settings, ModelConfig) else from_dict(ModelConfig, settings)
+        self.config = config
+        image, text = config.image, config.text
+        vision = CLIPVisionCfg(
+            layers=image.layers,
+            width=image.width,
+            head_width=image.width // image.heads,
+            patch_size=image.patch,
+            image_size=image.input,
+        )
+        words = CLIPTextCfg(
+            context_length=text.context,
+            vocab_size=byte_pairs().vocab_size,
+            width=text.width,
+            heads=text.heads,
+            layers=text.layers,
+        )
+        self.clip = CLIP(config.embedding_dim, vision, words, quick_gelu=True)
+        self.lrclr = CrossModality(image.width, text.width, config.cross)
+
+    @property
+    def host(self) -> ClipHost:
+        """The dual encoder as LRCLR sees it."""
+        return ClipHost(self.clip)
+
+    def forward(self, images: Tensor, ids: Tensor, pairs: str = "none") -> Output:
+        """Everything at once, so that data-parallel wrappers see one call.
+
+        Args:
+            images: (B, 1 or 3, H, W) network input.
+            ids: (B, T) of `lrclr.text.tokenised`.
+            pairs: Joint passes: `none`, `matched` or `all`.
+        """
+        image, text = self.encode(images, ids, attention=pairs != "none")
+        rows = torch.arange(len(ids), device=ids.device)
+        v = t = every = None
+        if pairs == "matched":
+            v, t, _, _ = self.lrclr.of_tokens(image, text, self.config.regions)
+        elif pairs == "all":
+            every = self.lrclr.all_pairs(self.regions_of(image)[1], text)
+        return Output(
+            image.tokens[:, 0] @ self.clip.visual.proj,
+            text.tokens[rows, text.cls_index] @ self.clip.text_projection,
+            self.clip.logit_scale.exp(),
+            v,
+            t,
+            self.lrclr.logit_scale.exp(),
+            every,
+        )
+
+    def encode(
+        self, images: Tensor, ids: Tensor, *, attention: bool
+    ) -> tuple[ImageTokens, TextTokens]:
+        """Tokens of both encoders."""
+        wide = images.expand(-1, 3, -1, -1)
+        return self.host.image_tokens(wide, attention=attention), self.host.text_tokens(ids)
+
+    def regions_of(self, image: ImageTokens) -> tuple[Regions, Tensor]:
+        """The selected regions, and [CLS] with their tokens (B, 1 + K, D)."""
+        assert image.attention is not None
+        regions = select(class_row(image.attention, self.config.regions), image.prefix)
+        return regions, gather(image.tokens, regions, image.prefix)
+
+    @torch.no_grad()
+    def explain(self, images: Tensor, prompts: Sequence[str]) -> Explained:
+        """Regions of each image, and its prompt's attention to them (Fig. 4).
+
+        Args:
+            images: (B, 1 or 3, H, W) network input.
+            prompts: One an image.
+        """
+        self.eval()
+        ids = tokenised(prompts, self.config.text.context, cut=False).to(self.device)
+        image, text = self.encode(images, ids, attention=True)
+        regions, tokens = self.regions_of(image)
+        attention = self.lrclr(tokens, text, weights=True)[2]
+        assert attention is not None
+        return Explained(regions, prompt_scores(attention, text, regions.patch.shape[1]))
+
+    def freeze(self, loss: LossConfig, which: str) -> None:
+        """Take out of training what is asked for, and what no term of the loss reaches."""
+        clip = cast(Any, self.clip)
+        if which in ("image", "both"):
+            clip.visual.requires_grad_(False)
+        if which in ("text", "both"):
+            for part in (clip.transformer, clip.token_embedding, clip.ln_final):
+                part.requires_grad_(False)
+            clip.positional_embedding.requires_grad_(False)
+            clip.text_projection.requires_grad_(False)
+        if not loss.weight:
+            self.lrclr.requires_grad_(False)
+
+    @property
+    def size(self) -> int:
+        """Side of the prepared images, pixels."""
+        return self.config.image.stored
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The bare image encoder."""
+        return cast(nn.Module, self.clip.visual)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return cast(torch.device, self.clip.logit_scale.device)
+
+    def normalise(
+        self, images: NDArray[np.uint8], *, generator: np.random.Generator | None = None
+    ) -> Tensor:
+        """(B, stored, stored) pixels to network input; training has no augmentation either."""
+        image = self.config.image
+        return to_input(images, image.input, antialias=image.antialias).to(self.device)
+
+    def image_features(self, images: Tensor) -> ImageFeatures:
+        """[CLS] after the last norm, and the patches'."""
+        tokens = self.host.image_tokens(images.expand(-1, 3, -1, -1), attention=False).tokens
+        return ImageFeatures(tokens[:, 0], tokens[:, 1:])
+
+    def embed_images(self, images: Tensor) -> Embeddings:
+        """Network input to the joint space: the global feature alone, as CheXzero's."""
+        self.eval()
+        with torch.no_grad():
+            return Embeddings(self.image_features(images).pooled @ self.clip.visual.proj)
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Raw texts to the joint space; longer ones are cut."""
+        self.eval()
+        with torch.no_grad():
+            found = self.host.text_tokens(
+                tokenised(texts, self.config.text.context).to(self.device)
+            )
+            rows = torch.arange(len(texts), device=self.device)
+            return Embeddings(found.tokens[rows, found.cls_index] @ self.clip.text_projection)
+
+    def similarity(self, images: Embeddings, texts: Embeddings) -> Tensor:
+        """(N, T) cosines, without the scale."""
+        return F.normalize(images.emb, dim=-1) @ F.normalize(texts.emb, dim=-1).mT

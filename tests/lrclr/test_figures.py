@@ -1,0 +1,33 @@
+"""LRCLR's figures: drawn from a small model and made-up results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from common.data.tables import DataError
+from lrclr.checkpoint import fresh_model
+from lrclr.config import PRESETS
+from lrclr.figures import boxes_of, findings_figure, regions_figure
+
+
+def test_boxes_lie_on_the_grid() -> None:
+    assert boxes_of(np.array([0, 9, 63]), 8, 104) == [(0, 0, 13), (13, 13, 13), (91, 91, 13)]
+
+
+def test_regions_of_two_heads_beside_the_host_s() -> None:
+    torch.manual_seed(0)
+    model = fresh_model(PRESETS["phantom"])
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 255, (50, 40)).astype(np.uint8) for _ in range(2)]
+    figure = regions_figure(model, images, ["edema", "pneumothorax"])
+    assert [len(axes.patches) for axes in figure.axes] == [2, 2, 2, 2]
+
+
+def test_findings_need_their_own_results() -> None:
+    cell = {"metric": "auroc:Edema", "value": 0.7, "interval": [0.6, 0.8]}
+    record = {"model": "lrclr", "cells": [cell], "details": {"positives": {"Edema": 5}}}
+    assert len(findings_figure([record, record]).axes[0].patches) == 2
+    with pytest.raises(DataError, match="single findings"):
+        findings_figure([{"model": "lrclr", "cells": []}])

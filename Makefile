@@ -33,7 +33,11 @@ verify: setup ## check the corpora below DATA_ROOT for missing and corrupt files
 list: setup ## list the tables that can be reproduced
 	$(PYTHON) -m benchmarks.reproduce --list
 
-reproduce-%: setup ## reproduce a table or paper, e.g. reproduce-gloria-table2 [CORPUS= DATA_ROOT= SEEDS=0,1,2]
+compare: setup ## every paper on one protocol matrix, with paired tests [CORPUS= DATA_ROOT= SEEDS=]
+	$(PYTHON) -m benchmarks.reproduce compare --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC)
+	$(PYTHON) -m benchmarks.compare --results runs/$(CORPUS)/results --seeds $(SEEDS) --corpus $(CORPUS)
+
+reproduce-%: setup ## reproduce a table, paper or all, e.g. reproduce-gloria-table2 [CORPUS= DATA_ROOT= SEEDS=0,1,2]
 	$(PYTHON) -m benchmarks.reproduce $* --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC)
 
 pretrain-%: setup ## pre-train a paper on the phantom corpus, e.g. pretrain-gloria
@@ -70,4 +74,4 @@ check: lint type test ## what a change must pass
 clean: ## delete runs, caches and the phantom corpora, not the results
 	rm -rf runs data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
 
-.PHONY: help setup phantom verify list tables speed test test-fast lint type format check clean
+.PHONY: compare help setup phantom verify list tables speed test test-fast lint type format check clean

@@ -72,6 +72,10 @@ class Row:
         return self.dense if self.dense and column.task in DENSE_TASKS else self.model
 
 
+class NotRunnable(Exception):
+    """A row cannot be evaluated here; the message is the reason that its cells print."""
+
+
 DENSE_TASKS = ("segmentation", "detection")
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import tyro
 
 from benchmarks.classify import finetuned, image_to_report, linear, zero_shot_classification
-from benchmarks.core import SCHEMA, Evaluation, result_path
+from benchmarks.core import SCHEMA, Evaluation, NotRunnable, result_path
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment
 from benchmarks.models import MODELS, PRESET, settings
-from benchmarks.weights import NotRunnable, ready
+from benchmarks.weights import ready
 from common import config
 from common.checkpoint import CheckpointError
 from common.data.tables import DataError

@@ -54,6 +54,9 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
         cells += _macro(name, truth, scores, cuts, "" if rule == CUTS[0] else f"_{rule}")
     details: dict[str, object] = {
         "positives": {label: int(t.sum()) for label, t in zip(names, truth.T, strict=True)},
+        "resamples_skipped": {
+            label: found.skipped for label, found in zip(names, intervals, strict=True)
+        },
         "left_out": sorted(set(data.task.labels) - set(names)),
         "threshold": f"{CUTS[0]} on the test part (oracle); others by suffix",
         "settings": to_dict(cfg),

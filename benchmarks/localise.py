@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.core import FRACTIONS, Cell
+from benchmarks.core import FRACTIONS, Cell, NotRunnable
 from benchmarks.downstream import describe_split
 from benchmarks.job import DENSE, Args, Outcome, share_of
 from benchmarks.models import MODELS
@@ -24,6 +24,8 @@ UPERNET = {"siim": "siim/maco-v1"}
 def segment(args: Args, model: Predictor) -> Outcome:
     """U-Net segmentation at every label fraction, and Dice of the test images."""
     protocol, name = f"segmentation/{args.recipe}", args.dataset
+    if not hasattr(model.backbone, "feature_info"):
+        raise NotRunnable("its image encoder gives no feature maps to a segmentation net")
     if protocol in upernet.RECIPES:
         return segment_upernet(args, model, upernet.RECIPES[protocol], protocol)
     recipe = segmentation.RECIPES[protocol]

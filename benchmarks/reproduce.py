@@ -34,7 +34,7 @@ class Args:
     """What to reproduce."""
 
     target: tyro.conf.Positional[str] = ""
-    """A table (gloria-table2) or a paper (gloria)."""
+    """A table (gloria-table2), a paper (gloria) or all."""
     corpus: Literal["phantom", "real"] = "phantom"
     """The synthetic corpus, or real data below the data root."""
     data_root: str = ""
@@ -59,7 +59,7 @@ class Args:
 
 
 def chosen(target: str) -> list[Table]:
-    """The tables of a target.
+    """The tables of a target: one, a paper's, or all but those that stand apart.
 
     Raises:
         SystemExit: If it names none; lists those there are.
@@ -67,11 +67,13 @@ def chosen(target: str) -> list[Table]:
     tables = [
         table
         for name, table in TABLES.items()
-        if name == target or (name.startswith(f"{target}-") and not table.apart)
+        if name == target
+        or (not table.apart and (target == "all" or name.startswith(f"{target}-")))
     ]
     if not tables:
         papers = sorted({name.partition("-")[0] for name in TABLES})
-        sys.exit(f"error: unknown table {target!r}; choose one of: {', '.join([*TABLES, *papers])}")
+        known = ", ".join([*TABLES, *papers, "all"])
+        sys.exit(f"error: unknown table {target!r}; choose one of: {known}")
     return tables
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks import blip
-from benchmarks.core import Model
+from benchmarks.core import Model, NotRunnable
 from benchmarks.models import settings
 from common import config
 from common.checkpoint import CheckpointError
@@ -48,10 +48,6 @@ LOAD: dict[str, Callable[..., Any]] = {
     "mgca": MGCA.from_pretrained,
 }
 """A model from its folder, by paper."""
-
-
-class NotRunnable(Exception):
-    """A row cannot be evaluated here; the message is the reason that its cells print."""
 
 
 def check_run(run: Path, wanted: dict[str, Any], seed: int) -> None:

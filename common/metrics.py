@@ -5,6 +5,7 @@ Scores are arrays (N,) or (N, L): N images, L labels. Values lie in [0, 1].
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,11 +19,19 @@ THRESHOLD_RULES = ("youden", "f1", "mcc")
 
 
 class Interval(NamedTuple):
-    """An estimate with a bootstrap confidence interval."""
+    """An estimate with a bootstrap confidence interval.
+
+    Attributes:
+        value: On all images.
+        low: Lower end.
+        high: Upper end.
+        skipped: Resamples without a value, a label having lost a class.
+    """
 
     value: float
     low: float
     high: float
+    skipped: int = 0
 
 
 def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
@@ -164,7 +173,7 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of a metric over resampled images (SciPy).
 
-    Resamples in which a label loses a class are drawn but left out of the percentiles.
+    Resamples in which a label loses a class are left out of the percentiles and counted.
     """
     truth, score = np.asarray(targets, dtype=np.float64), np.asarray(scores, dtype=np.float64)
 
@@ -174,17 +183,20 @@ def bootstrap(
         except ValueError:
             return float("nan")
 
-    drawn = stats.bootstrap(
-        (np.arange(len(truth)),),
-        statistic,
-        n_resamples=resamples,
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
+    with warnings.catch_warnings():  # of resamples without a value: they are counted here
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            (np.arange(len(truth)),),
+            statistic,
+            n_resamples=resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    return Interval(metric(truth, score), float(low), float(high))
+    skipped = int(np.isnan(drawn).sum())
+    return Interval(metric(truth, score), float(low), float(high), skipped)
 
 
 class PairedTest(NamedTuple):

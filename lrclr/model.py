@@ -107,7 +107,6 @@ class LRCLR(
             pairs: Joint passes: `none`, `matched` or `all`.
         """
         image, text = self.encode(images, ids, attention=pairs != "none")
-        rows = torch.arange(len(ids), device=ids.device)
         v = t = every = None
         if pairs == "matched":
             v, t, _, _ = self.lrclr.of_tokens(image, text, self.config.regions)
@@ -115,7 +114,7 @@ class LRCLR(
             every = self.lrclr.all_pairs(self.regions_of(image)[1], text)
         return Output(
             image.tokens[:, 0] @ self.clip.visual.proj,
-            text.tokens[rows, text.cls_index] @ self.clip.text_projection,
+            self.text_feature(text),
             self.clip.logit_scale.exp(),
             v,
             t,
@@ -129,6 +128,16 @@ class LRCLR(
         """Tokens of both encoders."""
         wide = images.expand(-1, 3, -1, -1)
         return self.host.image_tokens(wide, attention=attention), self.host.text_tokens(ids)
+
+    def text_feature(self, text: TextTokens) -> Tensor:
+        """Tokens to the joint space: (B, E)."""
+        if self.config.text.pool == "mean":
+            valid = text.valid[..., None].to(text.tokens)
+            pooled = (text.tokens * valid).sum(dim=1) / valid.sum(dim=1)
+        else:
+            rows = torch.arange(len(text.tokens), device=text.tokens.device)
+            pooled = text.tokens[rows, text.cls_index]
+        return cast(Tensor, pooled @ self.clip.text_projection)
 
     def regions_of(self, image: ImageTokens) -> tuple[Regions, Tensor]:
         """The selected regions, and [CLS] with their tokens (B, 1 + K, D)."""
@@ -205,8 +214,7 @@ class LRCLR(
             found = self.host.text_tokens(
                 tokenised(texts, self.config.text.context).to(self.device)
             )
-            rows = torch.arange(len(texts), device=self.device)
-            return Embeddings(found.tokens[rows, found.cls_index] @ self.clip.text_projection)
+            return Embeddings(self.text_feature(found))
 
     def similarity(self, images: Embeddings, texts: Embeddings) -> Tensor:
         """(N, T) cosines, without the scale."""

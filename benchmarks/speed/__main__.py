@@ -12,7 +12,7 @@ import sys
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.speed import gloria, imitate, maco, mgca
+from benchmarks.speed import gloria, imitate, lrclr, maco, mgca
 from common.provenance import provenance
 
 PAPERS = {
@@ -20,6 +20,7 @@ PAPERS = {
     "mgca": mgca.jobs,
     "maco": maco.jobs,
     "imitate": imitate.jobs,
+    "lrclr": lrclr.jobs,
 }
 
 

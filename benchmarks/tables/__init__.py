@@ -2,6 +2,7 @@
 
 from benchmarks.core import Table
 from benchmarks.tables import (
+    compare,
     gloria_controls,
     gloria_table1,
     gloria_table2,
@@ -74,6 +75,7 @@ TABLES: dict[str, Table] = {
         imitate_table11.TABLE,
         imitate_table12.TABLE,
         imitate_table13.TABLE,
+        compare.TABLE,
         imitate_figure4.TABLE,
         imitate_controls.TABLE,
     )

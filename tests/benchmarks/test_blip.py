@@ -11,8 +11,9 @@ import torch
 from transformers import BlipVisionConfig, BlipVisionModel
 
 from benchmarks.blip import PHANTOM, tower
+from benchmarks.core import NotRunnable
 from benchmarks.models import BLIP
-from benchmarks.weights import NotRunnable, ready
+from benchmarks.weights import ready
 
 
 def test_a_local_tower_gives_features_of_resized_positions(tmp_path: Path) -> None:

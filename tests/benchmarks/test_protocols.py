@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.core import Model
+from benchmarks.core import Model, NotRunnable
 from benchmarks.downstream import Downstream
 from benchmarks.models import IMAGENET, MODELS, RANDOM, settings
 from benchmarks.protocols.linear_probe import (
@@ -20,7 +20,7 @@ from benchmarks.protocols.linear_probe import (
 )
 from benchmarks.protocols.retrieval import without_self
 from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
-from benchmarks.weights import NotRunnable, ready
+from benchmarks.weights import ready
 from common.data.phantom.writers import write_corpus
 from common.metrics import auroc, precision_at_k
 

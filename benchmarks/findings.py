@@ -10,6 +10,7 @@ from benchmarks.downstream import Downstream
 from benchmarks.job import Args, Outcome, splits_of
 from benchmarks.protocols import prompt_pairs
 from common.config import to_dict
+from common.data.phantom import NAMED
 from common.data.tables import DataError
 from common.interface import Predictor
 from common.metrics import auroc, bootstrap
@@ -49,6 +50,10 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
     if NO_FINDING in names:
         mended = repaired(scores, names, model, data, test, args)
         cells.append(Cell(name, "auroc_repaired", auroc(truth, mended), len(test)))
+    if args.corpus == "phantom":
+        spoken = [k for k, label in enumerate(names) if label in NAMED]
+        value = auroc(truth[:, spoken], scores[:, spoken])
+        cells.append(Cell(name, "auroc_named", value, len(test)))
     for rule in CUTS:
         cuts = [0.5] * len(names) if rule == "half" else prompt_pairs.cuts_on(truth, scores, rule)
         cells += _macro(name, truth, scores, cuts, "" if rule == CUTS[0] else f"_{rule}")

@@ -181,24 +181,26 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def with_first_table(readme: str) -> str:
-    """The top README with the table that its first command prints, from the committed results."""
-    table = render(TABLES[FIRST], COMMITTED / "phantom", [0]).partition("\n\n")[2]
-    head, _, rest = readme.partition("<!-- first-table -->\n")
-    return f"{head}<!-- first-table -->\n{table}{rest[rest.index('<!-- /first-table -->') :]}"
+def with_tables(readme: str) -> str:
+    """The top README with what its first command and `make compare` print."""
+    for place, name in (("first-table", FIRST), ("compare", "compare")):
+        table = render(TABLES[name], COMMITTED / "phantom", [0]).partition("\n\n")[2]
+        head, _, rest = readme.partition(f"<!-- {place} -->\n")
+        readme = f"{head}<!-- {place} -->\n{table}{rest[rest.index(f'<!-- /{place} -->') :]}"
+    return readme
 
 
 def main() -> None:
     """Write the page, or with `--check` fail when it differs."""
     text = page()
     if "--check" in sys.argv[1:]:
-        if PAGE.read_text() != text or with_first_table(README.read_text()) != README.read_text():
+        if PAGE.read_text() != text or with_tables(README.read_text()) != README.read_text():
             sys.exit(
                 "README.md or benchmarks/results/README.md differ from their results; make tables"
             )
         return
     PAGE.write_text(text)
-    README.write_text(with_first_table(README.read_text()))
+    README.write_text(with_tables(README.read_text()))
     print(text)
 
 

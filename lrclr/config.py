@@ -30,6 +30,8 @@ class ImageConfig:
     """Side of the padded square on disk, pixels."""
     input: int = cite(224, paper="Sec. 3", code=DATA_CODE, ledger="L32")
     """Side of the network input, pixels."""
+    fit: Literal["resize", "crop"] = cite("resize", code=DATA_CODE)
+    """From `stored` to `input`: resize, or cut, in training at a random place."""
     antialias: bool = cite(False, code=f"{DATA_CODE}: default of its day", ledger="L13")
     """Smooth before the reduction to `input`."""
     patch: int = cite(32, paper="Sec. 4: CLIP ViT-B/32", code=MODEL_CODE)
@@ -185,7 +187,7 @@ PHANTOM = replace(
     PAPER,
     model=ModelConfig(
         image=ImageConfig(
-            weights="none", stored=104, input=96, patch=12, width=96, layers=4, heads=4
+            weights="none", stored=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4
         ),
         # a random transformer's end token hears next to nothing of the words for a thousand steps
         text=TextConfig(pool="mean", width=96, layers=2, heads=4),
@@ -200,7 +202,7 @@ PHANTOM = replace(
         lr=3e-4,
         schedule="cosine",
         warmup=0.1,
-        weight_decay=0.05,
+        weight_decay=0.2,
         batch_size=48,
         epochs=12,
     ),

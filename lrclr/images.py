@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+
+from lrclr.config import ImageConfig
 
 MEAN, STD = 101.48761, 83.43944
 """Of pixels on the scale of 0 to 255."""
@@ -36,11 +40,34 @@ def normalised(images: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(images)[:, None].float() - MEAN) / STD
 
 
-def to_input(images: NDArray[np.uint8], size: int, *, antialias: bool) -> Tensor:
-    """(B, S, S) to network input (B, 1, size, size), bicubic; the encoder repeats the channel."""
+def to_input(
+    images: NDArray[np.uint8],
+    config: ImageConfig,
+    generators: Sequence[np.random.Generator] | None = None,
+) -> Tensor:
+    """(B, S, S) to network input (B, 1, input, input); the encoder repeats the channel.
+
+    Args:
+        images: Stored squares.
+        config: Bicubic resize or crop, and its size.
+        generators: One an image, for random crops in training.
+    """
+    size = config.input
+    if config.fit == "crop":
+        room = images.shape[1] - size
+        corners = (
+            [(room // 2, room // 2)] * len(images)
+            if generators is None
+            else [g.integers(0, room + 1, size=2).tolist() for g in generators]
+        )
+        cuts = zip(images, corners, strict=True)
+        images = np.stack([image[y : y + size, x : x + size] for image, (y, x) in cuts])
     pixels = normalised(images)
     if pixels.shape[-1] == size:
         return pixels
     return F.resize(
-        pixels, [size, size], interpolation=F.InterpolationMode.BICUBIC, antialias=antialias
+        pixels,
+        [size, size],
+        interpolation=F.InterpolationMode.BICUBIC,
+        antialias=config.antialias,
     )

@@ -192,9 +192,9 @@ class LRCLR(
     def normalise(
         self, images: NDArray[np.uint8], *, generator: np.random.Generator | None = None
     ) -> Tensor:
-        """(B, stored, stored) pixels to network input; training has no augmentation either."""
-        image = self.config.image
-        return to_input(images, image.input, antialias=image.antialias).to(self.device)
+        """(B, stored, stored) pixels to network input; a generator gives random crops, if any."""
+        generators = None if generator is None else [generator] * len(images)
+        return to_input(images, self.config.image, generators).to(self.device)
 
     def image_features(self, images: Tensor) -> ImageFeatures:
         """[CLS] after the last norm, and the patches'."""

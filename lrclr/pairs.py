@@ -33,33 +33,45 @@ class Batch(NamedTuple):
 
 
 class Pairs(Dataset[Batch]):
-    """Image-impression pairs, fetched a batch at a time; nothing is augmented.
+    """Image-impression pairs, fetched a batch at a time.
+
+    Random crops, if any, depend only on (seed, epoch, position), so a resumed run sees the same.
 
     Args:
         images: Where pixels come from.
         image_ids: One image a pair.
         texts: Each pair's impression.
-        cfg: Sizes.
+        cfg: Sizes and seed.
+        train: Random crops instead of central ones.
     """
 
     def __init__(
-        self, images: Images, image_ids: Sequence[str], texts: Sequence[str], cfg: PretrainConfig
+        self,
+        images: Images,
+        image_ids: Sequence[str],
+        texts: Sequence[str],
+        *,
+        cfg: PretrainConfig,
+        train: bool,
     ) -> None:
-        self.images, self.image_ids, self.texts, self.cfg = images, list(image_ids), texts, cfg
+        self.images, self.image_ids, self.texts = images, list(image_ids), list(texts)
+        self.cfg, self.train, self.epoch = cfg, train, 0
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Every epoch shows the same pairs; the loader shuffles them."""
+        """Choose the crops of an epoch; validation has none."""
+        self.epoch = epoch
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The pairs in positions `rows`, as one batch."""
-        image, text = self.cfg.model.image, self.cfg.model.text
         pixels = self.images.read([self.image_ids[row] for row in rows])
+        seed = self.cfg.run.seed
+        generators = [np.random.default_rng([seed, self.epoch, row]) for row in rows]
         return Batch(
-            to_input(pixels, image.input, antialias=image.antialias),
-            tokenised([self.texts[row] for row in rows], text.context),
+            to_input(pixels, self.cfg.model.image, generators if self.train else None),
+            tokenised([self.texts[row] for row in rows], self.cfg.model.text.context),
         )
 
 
@@ -96,7 +108,7 @@ def load_pairs(cfg: PretrainConfig) -> Corpus:
         found = [texts[i] for i in ids]
         if cfg.data.shuffle_pairs:
             found = shuffled(found, seed=cfg.run.seed)
-        return Pairs(images, ids, found, cfg)
+        return Pairs(images, ids, found, cfg=cfg, train=part == "train")
 
     return Corpus(pairs("train"), pairs("valid"), usable, split)
 

@@ -110,7 +110,7 @@ def test_a_row_that_cannot_run_prints_its_reason(tmp_path: Path) -> None:
 
 def test_committed_pages_match_their_sources() -> None:
     assert render.PAGE.read_text() == render.page()
-    assert render.README.read_text() == render.with_first_table(render.README.read_text())
+    assert render.README.read_text() == render.with_tables(render.README.read_text())
     for paper, card in cards.CARDS.items():
         text = (ROOT / paper / "README.md").read_text()
         assert cards.filled(text, cards.generated(card)) == text

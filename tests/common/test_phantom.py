@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from common.data.labels import CHEXPERT_14
-from common.data.phantom import VOCABULARY, faults, phrases, write_chexpert, writers
+from common.data.phantom import NAMED, VOCABULARY, faults, phrases, write_chexpert, writers
 from common.data.phantom.disk import NOTICE_FILE, SUMS
 from common.data.phantom.render import render
 from common.data.phantom.reports import NOTHING, build_vocabulary, study_text
@@ -331,3 +331,9 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         writers.write_corpus(tmp_path, size="ci", datasets=["chest"])
     with pytest.raises(ValueError, match="small"):
         writers.write_corpus(tmp_path, size="huge")
+
+
+def test_named_labels_are_those_that_reports_call_by_name() -> None:
+    studies = [draw_study(0, index, site="mimic") for index in range(400)]
+    text = " ".join(" ".join(dict(study.sections).values()).lower() for study in studies)
+    assert {label for label in CHEXPERT_14 if label.lower() in " ".join(text.split())} == set(NAMED)

@@ -13,7 +13,7 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
-from lrclr.config import LITERAL, LossConfig, RegionConfig
+from lrclr.config import LITERAL, ImageConfig, LossConfig, RegionConfig
 from lrclr.cross import CrossConfig, CrossModality, prompt_scores
 from lrclr.hosts import ClipHost, TextTokens
 from lrclr.images import normalised, padded, to_input
@@ -262,7 +262,8 @@ def test_preprocessing() -> None:
     np.testing.assert_array_equal(square, g["padded"])
     close(normalised(square[None])[0, 0], g["normalised"])
     for antialias, name in ((False, "off"), (True, "on")):
-        found = to_input(square[None], int(g["small"]), antialias=antialias)[0, 0]
+        cfg = ImageConfig(input=int(g["small"]), antialias=antialias)
+        found = to_input(square[None], cfg)[0, 0]
         close(found, g[f"resized_antialias_{name}"], rtol=1e-4, atol=1e-5)
 
 

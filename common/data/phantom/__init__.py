@@ -9,3 +9,8 @@ from pathlib import Path
 
 VOCABULARY = Path(__file__).parent / "vocab.txt"
 """Word pieces of the phantom's reports; see `reports.build_vocabulary`."""
+NAMED = (
+    *("Cardiomegaly", "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax"),
+    *("Pleural Effusion", "Fracture", "Support Devices"),
+)
+"""CheXpert's labels whose names the reports use; the others stand there in other words."""

@@ -20,7 +20,7 @@ from benchmarks.classify import finetuned, image_to_report, linear, zero_shot_cl
 from benchmarks.core import SCHEMA, Evaluation, NotRunnable, result_path
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
-from benchmarks.localise import detect, ground, segment
+from benchmarks.localise import detect, ground, segment, select_regions
 from benchmarks.models import MODELS, PRESET, settings
 from benchmarks.weights import ready
 from common import config
@@ -41,6 +41,7 @@ PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
     "segmentation": segment,
     "detection": detect,
     "grounding": ground,
+    "regions": select_regions,
 }
 
 

@@ -25,6 +25,7 @@ DATASETS_OF = {
     "segmentation": ("siim", "rsna"),
     "detection": ("rsna", "object_cxr"),
     "grounding": ("ms_cxr",),
+    "regions": ("rsna",),
     "splits": (
         *("chexpert", "chexpert5x200", "rsna_dense", "covidx_80", "nih_kad", "siim"),
         "object_cxr",
@@ -53,6 +54,7 @@ class Args:
             "segmentation",
             "detection",
             "grounding",
+            "regions",
             "splits",
             "parameters",
         ]

@@ -10,12 +10,13 @@ from benchmarks.core import FRACTIONS, Cell, NotRunnable
 from benchmarks.downstream import describe_split
 from benchmarks.job import DENSE, Args, Outcome, share_of
 from benchmarks.models import MODELS
-from benchmarks.protocols import detection, grounding, segmentation, upernet
+from benchmarks.protocols import detection, grounding, regions, segmentation, upernet
 from common.config import to_dict
 from common.data import load, load_tables, ms_cxr, object_cxr, splits
 from common.data.prepare import DecodedImages, open_prepared
 from common.data.tables import DataError
 from common.interface import Predictor
+from lrclr.model import LRCLR
 
 UPERNET = {"siim": "siim/maco-v1"}
 """Splits of UPerNet's protocol where they differ from `DENSE`."""
@@ -132,6 +133,28 @@ def ground(args: Args, model: Predictor) -> Outcome:
             for tau in grounding.TAUS
         }
     return out
+
+
+def select_regions(args: Args, model: Predictor) -> Outcome:
+    """Regions that LRCLR's selection picks, against the boxes of the test images."""
+    if not isinstance(model, LRCLR):
+        raise NotRunnable("it selects no regions")
+    name = args.dataset
+    table = load(name, args.data_root)
+    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
+    size = model.size
+    images = open_prepared(args.data_root, name, size) or DecodedImages(table, size)
+    data = detection.Boxes(table, images, stretch=False)
+    test = split.parts["test"]
+    found = regions.overlap(model, data, images, test)
+    values = {"selected": found.selected, "chance": found.chance, "ratio": found.ratio}
+    return Outcome(
+        "regions",
+        [Cell(name, metric, value, len(found.images)) for metric, value in values.items()],
+        {"test_ids": np.array(test), "selected": found.images},
+        {split.id: describe_split(split, table)},
+        {"patches": len(regions.centres(model.config.image)), "heads": model.config.image.heads},
+    )
 
 
 def detect(args: Args, model: Predictor) -> Outcome:

@@ -14,11 +14,12 @@ from benchmarks import evaluate
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import Args
 from benchmarks.models import IMITATE, RANDOM_CHEXZERO, RANDOM_IMITATE, UNFROZEN
-from benchmarks.protocols import finetune, prompt_pairs
+from benchmarks.protocols import finetune, prompt_pairs, regions
 from benchmarks.protocols.segmentation import mixed_loss, soft_dice
 from common.data import load_tables, splits
 from common.data.phantom.writers import write_corpus
 from common.metrics import auroc, binary_rates, threshold
+from lrclr.config import ImageConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lrclr" / "zeroshot.npz"
 
@@ -165,3 +166,16 @@ def test_linear_dice_term() -> None:
     dice = soft_dice(logits.sigmoid(), masks)
     difference = mixed_loss(logits, masks, "linear") - mixed_loss(logits, masks)
     assert difference.item() == pytest.approx((1 - dice + dice.log()).item(), abs=1e-5)
+
+
+def test_patch_centres_and_boxes_share_one_square() -> None:
+    whole = regions.centres(ImageConfig(stored=320, input=224, patch=32))
+    assert whole.shape == (49, 2)
+    np.testing.assert_allclose(
+        whole[[0, 6, 48]], [[1 / 14, 1 / 14], [13 / 14, 1 / 14], [13 / 14] * 2]
+    )
+    cut = regions.centres(ImageConfig(stored=104, input=96, patch=12, fit="crop"))
+    np.testing.assert_allclose(cut[0], [10 / 104, 10 / 104])
+    box = np.array([[0.25, 0.25, 0.5, 0.5]], np.float32)
+    covered = regions.inside(whole, box)
+    assert covered.sum() == 16  # centres up to 1/2, which is the fourth of seven

@@ -1,0 +1,72 @@
+"""How often the regions that attention selects lie in a finding's box, against random patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.downstream import batches
+from benchmarks.protocols.detection import Boxes
+from common.data.prepare import Images
+from lrclr.config import ImageConfig
+from lrclr.model import LRCLR
+
+
+class Overlap(NamedTuple):
+    """Means over images with boxes.
+
+    Attributes:
+        selected: Share of selected patches whose centre lies in a box.
+        chance: Share of all patches whose centre does.
+        ratio: Of the two; 1 is chance.
+        images: (n,) share of selected patches of each image.
+    """
+
+    selected: float
+    chance: float
+    ratio: float
+    images: NDArray[np.float64]
+
+
+def centres(image: ImageConfig) -> NDArray[np.float64]:
+    """(P, 2) x and y of every patch's centre, shares of the stored square."""
+    grid = image.input // image.patch
+    steps = (np.arange(grid) + 0.5) * image.patch
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    if image.fit == "crop":
+        return np.asarray((points + (image.stored - image.input) // 2) / image.stored)
+    return np.asarray(points / image.input)
+
+
+def inside(points: NDArray[np.float64], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(P,) whether a point lies in any of the boxes (n, 4), centre and size as shares."""
+    left, right = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    within = (points[:, None] >= left) & (points[:, None] <= right)
+    return np.asarray(within.all(axis=2).any(axis=1))
+
+
+@torch.no_grad()
+def overlap(model: LRCLR, boxes: Boxes, images: Images, ids: Sequence[str]) -> Overlap:
+    """Selected patches against boxes, over the images of `ids` that have one."""
+    model.eval()
+    positive = [i for i in ids if len(boxes.shares(i))]
+    points = centres(model.config.image)
+    hits, everywhere = [], []
+    start = 0
+    for pixels in batches(images, positive, "regions"):
+        wide = model.normalise(pixels).expand(-1, 3, -1, -1)
+        regions = model.regions_of(model.host.image_tokens(wide, attention=True))[0]
+        for image_id, patches in zip(
+            positive[start : start + len(pixels)], regions.patch.cpu().numpy(), strict=True
+        ):
+            covered = inside(points, boxes.shares(image_id))
+            hits.append(float(covered[patches].mean()))
+            everywhere.append(float(covered.mean()))
+        start += len(pixels)
+    selected, chance = float(np.mean(hits)), float(np.mean(everywhere))
+    return Overlap(selected, chance, selected / chance, np.array(hits))

@@ -46,8 +46,8 @@ def centres(image: ImageConfig) -> NDArray[np.float64]:
 def inside(points: NDArray[np.float64], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(P,) whether a point lies in any of the boxes (n, 4), centre and size as shares."""
     left, right = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
-    within = (points[:, None] >= left) & (points[:, None] <= right)
-    return np.asarray(within.all(axis=2).any(axis=1))
+    within = np.all((points[:, None] >= left) & (points[:, None] <= right), axis=2)
+    return np.asarray(within.sum(axis=1) > 0)
 
 
 @torch.no_grad()

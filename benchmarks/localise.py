@@ -16,6 +16,7 @@ from common.data import load, load_tables, ms_cxr, object_cxr, splits
 from common.data.prepare import DecodedImages, open_prepared
 from common.data.tables import DataError
 from common.interface import Predictor
+from common.metrics import bootstrap_mean
 from lrclr.model import LRCLR
 
 UPERNET = {"siim": "siim/maco-v1"}
@@ -45,12 +46,11 @@ def segment(args: Args, model: Predictor) -> Outcome:
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
         kept[f"dice_{share:g}"] = scores.dice
-        found = {
-            "dice": float(scores.dice.mean()),
-            "dice_positives": float(scores.dice[positive].mean()),
-            "dice_batch_mean": scores.batch_mean,
-        }
-        out.cells += [Cell(name, metric, v, len(test), share) for metric, v in found.items()]
+        for metric, dice in (("dice", scores.dice), ("dice_positives", scores.dice[positive])):
+            whole = bootstrap_mean(dice)
+            ends = (whole.low, whole.high)
+            out.cells.append(Cell(name, metric, whole.value, len(dice), share, ends))
+        out.cells.append(Cell(name, "dice_batch_mean", scores.batch_mean, len(test), share))
         out.details[f"{share:g}"] = {
             "images": len(chosen),
             "positives": int(positive.sum()),
@@ -107,9 +107,16 @@ def ground(args: Args, model: Predictor) -> Outcome:
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
     centre = grounding.evaluate(prior, phrases, None, cfg)
     values = {**found.overall, **{f"{k}_centre_prior": v for k, v in centre.overall.items()}}
+    intervals = {
+        metric: bootstrap_mean(column)[1:3]
+        for metric, column in zip(("miou", "cnr", "pointing_game"), found.values.T, strict=True)
+    }
     out = Outcome(
         "grounding/maco",
-        [Cell(args.dataset, metric, value, len(found.kept)) for metric, value in values.items()],
+        [
+            Cell(args.dataset, metric, value, len(found.kept), None, intervals.get(metric))
+            for metric, value in values.items()
+        ],
         {
             "test_ids": np.array([phrases[k].image_id for k in found.kept]),
             "miou_cnr_pointing": found.values,

@@ -199,6 +199,12 @@ def bootstrap(
     return Interval(metric(truth, score), float(low), float(high), skipped)
 
 
+def bootstrap_mean(values: ArrayLike, *, resamples: int = 1000) -> Interval:
+    """Mean of one value an image, with its interval."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return bootstrap(lambda _, found: float(found.mean()), numbers, numbers, resamples=resamples)
+
+
 class PairedTest(NamedTuple):
     """Difference of a metric between two models on the same images, with a two-sided p-value."""
 

@@ -269,7 +269,7 @@ DECISIONS = {
     "G10": "A flat map scores 0 in IoU, CNR and pointing game.",
     "G11": "1.027, the table's.",
     "G12": "Every annotation, grouped by phrase; the counts are in each result.",
-    "Z1": "Not offered with the code's prompts and raw dot products; `zero_shot` of benchmarks has "
+    "Z1": "`maco.zero_shot`: the code's prompts and dot products; `zero_shot` of benchmarks has "
     "this repository's, with cosines.",
     "T1": "Cells in doubt are marked in the published table.",
     "T2": "Not used.",

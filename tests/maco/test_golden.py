@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.config import released
-from maco.checkpoint import rename, sized_like
-from maco.config import PAPER, RELEASED, LossConfig, ModelConfig
+from maco.checkpoint import load_vocabulary, rename, sized_like
+from maco.config import PAPER, PHANTOM, RELEASED, LossConfig, ModelConfig
 from maco.losses import (
     alignment_loss,
     importance_weights,
@@ -28,6 +28,7 @@ from maco.model import MaCo, Output, mask_of, patchify, rows_of
 from maco.positions import position_table
 from maco.pretrain import lr_at
 from maco.text import Tokens, WordPieces, chosen, sentences
+from maco.zero_shot import NEGATIVE, probabilities, prompt_vectors, scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "maco"
 SIZES = json.loads((GOLDEN / "config.json").read_text())
@@ -212,3 +213,20 @@ def test_schedule() -> None:
     for epoch, rate in rows:
         assert lr_at(epoch, RELEASED.optim) == pytest.approx(rate, rel=1e-9)
     assert lr_at(PAPER.optim.warmup_epochs, PAPER.optim) == PAPER.optim.lr
+
+
+def test_zero_shot_probabilities() -> None:
+    g = arrays("zero_shot")
+    found = probabilities(*(torch.tensor(g[k]) for k in ("image", "positive", "negative")))
+    close(found, g["probability_pos_neg"])
+
+
+def test_zero_shot_means_over_prompts() -> None:
+    torch.manual_seed(0)
+    model = MaCo(PHANTOM.model, load_vocabulary(PHANTOM.model.text)).eval()
+    positive, negative = prompt_vectors(model, ["edema", "pneumothorax"])
+    texts = [template.format("edema") for template in NEGATIVE]
+    close(negative[0], model.embed_texts(texts).emb.mean(dim=0).numpy())
+    assert positive.shape == negative.shape == (2, PHANTOM.model.image.width)
+    images = model.embed_images(torch.randn(3, 1, 96, 96))
+    assert scores(model, images, ["edema", "pneumothorax"]).shape == (3, 2)

@@ -146,9 +146,7 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
             r["commit"][:12] + (" with local changes" if r["dirty"] else "") for r in records
         },
         "hardware": {r["hardware"] for r in records},
-        "pre-training": {
-            f"{r['model']} {r['pretraining']['seconds'] / 60:.1f} min" for r in trained
-        },
+        "pre-training": {_cost(r["model"], r["pretraining"]) for r in trained},
     }
     seen = {r["model"]: r["pretraining"].get("test_images_seen") for r in trained}
     fields["test images seen in pre-training"] = {f"{m}: {n}" for m, n in seen.items() if n}
@@ -156,6 +154,13 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
     splits = {name: facts for r in measured for name, facts in r["splits"].items()}
     lines = ["- " + "; ".join(f"{k}: {', '.join(sorted(v))}" for k, v in fields.items()) + "."]
     return lines + [f"- {_split_line(name, facts)}" for name, facts in sorted(splits.items())]
+
+
+def _cost(model: str, run: dict[str, Any]) -> str:
+    """Minutes, images a second with validation, and memory where it was recorded."""
+    rate = run["pairs"] * run["epochs"] / run["seconds"]
+    memory = f", {run['peak_memory_mib']} MiB" if "peak_memory_mib" in run else ""
+    return f"{model} {run['seconds'] / 60:.1f} min ({rate:.0f} images/s{memory})"
 
 
 def _split_line(name: str, facts: dict[str, Any]) -> str:

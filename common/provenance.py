@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "open-clip-torch",
     "transformers",
     "accelerate",
     "datasets",
@@ -55,6 +57,13 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{processor()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held, MiB: the accelerator's, else the machine's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def processor() -> str:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from common import config, distributed
 from common.config import RunConfig
-from common.provenance import provenance
+from common.provenance import peak_memory, provenance
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -383,6 +383,7 @@ class Run:
             "epochs": self.progress.epoch,
             "valid_scores": self.progress.scores,
             "seconds": round(self.progress.seconds, 1),
+            "peak_memory_mib": peak_memory(),
             **facts,
         }
         if self.is_main:

@@ -33,6 +33,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "protocol": "linear/cached-features",
         "splits": {},
         "cells": [cell],
+        "pretraining": {"seconds": 120.0, "pairs": 100, "epochs": 6, "peak_memory_mib": 900},
         **changes,
     }
 
@@ -83,6 +84,7 @@ def test_rendering_shows_mean_deviation_and_reasons(tmp_path: Path) -> None:
     text = render.render(TABLE2, tmp_path, [0, 1])
     assert "80.0 ± 7.1" in text
     assert "Corpus: phantom" in text
+    assert "gloria 2.0 min (5 images/s, 900 MiB)" in text
     assert "DSVE: not run" in text
     assert "difference" not in text  # phantom numbers are never compared with published ones
 
@@ -126,6 +128,10 @@ def test_committed_results_are_clean_and_complete() -> None:
 def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert [t.id for t in chosen("gloria-table1")] == ["gloria-table1"]
     assert [t.id for t in chosen("gloria")] == [name for name in TABLES if "gloria" in name]
+    apart = {"imitate-figure4", "lrclr-controls"}
+    assert {t.id for t in chosen("all")} == set(TABLES) - apart
+    assert [t.id for t in chosen("imitate-figure4")] == ["imitate-figure4"]
+    assert "imitate-figure4" not in {t.id for t in chosen("imitate")}
     with pytest.raises(SystemExit, match="gloria-table2"):
         chosen("gloria-table9")
 

@@ -18,6 +18,8 @@ from common.metrics import auroc, bootstrap
 RATES = ("specificity", "ppv", "sensitivity", "f1")
 """Columns of Table 1 beside the AUROC; the paper calls them precision and recall."""
 NO_FINDING = "No Finding"
+INVERTED = 0.3
+"""An AUROC below this says that a pair of prompts asks for the opposite."""
 CUTS = ("f1", "youden", "mcc", "half")
 """Threshold rules, the table's first; all but `half` are chosen on the test part: oracles."""
 
@@ -49,7 +51,17 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
     ]
     if NO_FINDING in names:
         mended = repaired(scores, names, model, data, test, args)
-        cells.append(Cell(name, "auroc_repaired", auroc(truth, mended), len(test)))
+        k = names.index(NO_FINDING)
+        rest = np.arange(len(names)) != k
+        variants = {
+            "auroc_repaired": (truth, mended),
+            f"auroc_repaired:{NO_FINDING}": (truth[:, k], mended[:, k]),
+            "auroc_without_no_finding": (truth[:, rest], scores[:, rest]),
+        }
+        for metric, pair in variants.items():
+            found = bootstrap(auroc, *pair, resamples=args.resamples)
+            ends = (found.low, found.high)
+            cells.append(Cell(name, metric, found.value, len(test), None, ends))
     if args.corpus == "phantom":
         spoken = [k for k, label in enumerate(names) if label in NAMED]
         value = auroc(truth[:, spoken], scores[:, spoken])
@@ -60,8 +72,12 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
     details: dict[str, object] = {
         "positives": {label: int(t.sum()) for label, t in zip(names, truth.T, strict=True)},
         "resamples_skipped": {
-            label: found.skipped for label, found in zip(names, intervals, strict=True)
+            "all": whole.skipped,
+            **{label: found.skipped for label, found in zip(names, intervals, strict=True)},
         },
+        "inverted": [
+            label for label, found in zip(names, intervals, strict=True) if found.value < INVERTED
+        ],
         "left_out": sorted(set(data.task.labels) - set(names)),
         "threshold": f"{CUTS[0]} on the test part (oracle); others by suffix",
         "settings": to_dict(cfg),

@@ -152,13 +152,12 @@ def select_regions(args: Args, model: Predictor) -> Outcome:
     size = model.size
     images = open_prepared(args.data_root, name, size) or DecodedImages(table, size)
     data = detection.Boxes(table, images, stretch=False)
-    test = split.parts["test"]
-    found = regions.overlap(model, data, images, test)
+    found = regions.overlap(model, data, images, split.parts["test"])
     values = {"selected": found.selected, "chance": found.chance, "ratio": found.ratio}
     return Outcome(
         "regions",
         [Cell(name, metric, value, len(found.images)) for metric, value in values.items()],
-        {"test_ids": np.array(test), "selected": found.images},
+        {"test_ids": np.array(found.ids), "selected": found.images},
         {split.id: describe_split(split, table)},
         {"patches": len(regions.centres(model.config.image)), "heads": model.config.image.heads},
     )

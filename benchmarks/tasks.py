@@ -64,13 +64,22 @@ DENSE_SIZES = {
 """Side of the images that a recipe of segmentation or detection works on, pixels."""
 
 
-def dense_recipe(paper: str, corpus: str) -> str:
-    """Recipe of segmentation and detection by the paper that judges a model.
+def linear_recipe(paper: str) -> str:
+    """Protocol of linear classification on real data: the paper's, or cached features."""
+    return f"linear/{paper if paper in LINEAR else 'cached-features'}"
+
+
+LINEAR = ("gloria", "mgca", "imitate")
+"""Papers with a linear protocol of their own."""
+
+
+def dense_recipe(task: str, paper: str, corpus: str) -> str:
+    """Recipe of segmentation or detection by the paper that judges a model, MGCA's if it has none.
 
     On phantom those of one input range share one; MaCo segments with a ViT.
     """
     if corpus == "real":
-        return paper
+        return paper if f"{task}/{paper}" in DENSE_SIZES else "mgca"
     return f"{paper}-phantom" if paper in ("maco", "imitate") else "phantom"
 
 

@@ -191,14 +191,18 @@ class OptimConfig:
     epochs: int = cite(50, paper="Sec. IV-A", code=LOOP_CODE, released=21, ledger="D2")
     """Most epochs."""
     patience: int | None = cite(
-        5, paper="Sec. IV-A: early stopping", code=LOOP_CODE, released=None, ledger="D2"
+        5,
+        note="early stopping, criterion unstated; MGCA's",
+        code=LOOP_CODE,
+        released=None,
+        ledger="D2",
     )
     """Epochs without a lower validation loss before training stops."""
     schedule: Literal["warmup_cosine", "restarts"] = cite(
         "warmup_cosine", paper="Sec. IV-A", code=LOOP_CODE, released="restarts", ledger="D4"
     )
     """Linear warm-up and a cosine, or a cosine over `restart_steps` without warm-up."""
-    warmup: float = cite(0.4, paper="Sec. IV-A: after MGCA", ledger="D4")
+    warmup: float = cite(0.4, note="length unstated; MGCA's 40 %", ledger="D4")
     """Share of the steps with a growing rate."""
     restart_steps: int = cite(33_341, code=LOOP_CODE, ledger="D4")
     """Steps of the first cosine; the later ones are twice as long each."""

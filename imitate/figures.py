@@ -25,9 +25,10 @@ from sklearn.manifold import TSNE
 from torch.nn import functional as F
 
 from common.checkpoint import CheckpointError
-from common.data import load
+from common.data import DATASETS
 from common.data.images import read_grey, resize_and_pad
 from common.data.tables import DataError
+from imitate.augment import stretched
 from imitate.config import PRESETS
 from imitate.model import IMITATE
 from imitate.pairs import Report, reports_of
@@ -139,6 +140,8 @@ def cam_figure(model: IMITATE, images: Sequence[Path], texts: Sequence[str]) -> 
     panels = figure.subplots(len(images), 1 + len(texts), squeeze=False)
     for row, path in zip(panels, images, strict=True):
         image = resize_and_pad(read_grey(path), model.size)
+        if model.config.image.resize_mode == "stretch":  # show what the network sees
+            image = stretched(image, model.size)
         for axis, text in zip(row, ["", *texts], strict=True):
             axis.imshow(image, cmap="gray")
             if text:
@@ -181,9 +184,12 @@ def drawn(args: Args) -> Figure:
         if not args.images:
             raise DataError("cam needs --images <picture> ...")
         return cam_figure(model, args.images, args.texts)
-    reports = reports_of(load("mimic", args.data_root), PRESETS["paper"])
+    table = DATASETS["mimic"].load(args.data_root, check_files=False)
+    found = zip(table.frame["study_id"], reports_of(table, PRESETS["paper"]), strict=True)
+    reports = list({study: report for study, report in found if all(report)}.values())
     order = np.random.default_rng(args.seed).permutation(len(reports))[: args.reports]
-    return section_figure(model, [reports[k] for k in order], seed=args.seed)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return section_figure(model.to(device), [reports[k] for k in order], seed=args.seed)
 
 
 def main() -> None:

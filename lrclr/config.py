@@ -21,10 +21,10 @@ DATA_CODE = "data set"
 @dataclass(frozen=True)
 class ImageConfig:
     weights: Literal["openai", "none"] = cite(
-        "openai", paper="Sec. 4: CLIP", code=MODEL_CODE, ledger="L01 L02"
+        "openai", paper="Sec. 4: CLIP; Sec. 3: ImageNet", code=MODEL_CODE, ledger="L01 L02"
     )
     """Start of both encoders: CLIP ViT-B/32, or random by CLIP's scheme."""
-    checkpoint: str | None = cite(None, paper="Sec. 4: fine-tunes CheXzero", ledger="L01")
+    checkpoint: str | None = cite(None, note="Table 1's row: CheXzero + LRCLR", ledger="L01")
     """A CheXzero checkpoint to start from instead."""
     stored: int = cite(320, code="preprocessing", ledger="L32")
     """Side of the padded square on disk, pixels."""
@@ -60,9 +60,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class RegionConfig:
-    rollout: Literal["product", "residual", "last_layer"] = cite(
-        "product", paper="Eq. 3", ledger="L03"
-    )
+    rollout: Literal["product", "residual", "last_layer"] = cite("product", paper="Eq. 4")
     """Attention from the input to the end: the layers' product, with half of the identity added to
     each, or the last layer alone."""
     layers: Literal["all", "before_last"] = cite("all", paper="Sec. 3: all L layers", ledger="L05")
@@ -170,9 +168,7 @@ class PretrainConfig:
         "none", paper="Sec. 3: fine-tuning module", code=TRAIN_CODE, ledger="L14"
     )
     """Encoders that are not trained; with both, zero-shot results cannot change."""
-    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: RunConfig(precision="bf16")
-    )
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
 
 PAPER = PretrainConfig()
@@ -210,6 +206,7 @@ PHANTOM = replace(
 PRESETS = {"paper": PAPER, "literal": LITERAL, "released": RELEASED, "phantom": PHANTOM}
 
 DECISIONS = {
+    "L03": "V, which Eq. 3 prints, is dropped: Eq. 4 multiplies (N, N) matrices.",
     "L04": "After the last layer: the host is untouched, its global feature is CheXzero's.",
     "L07": "Patches only; [CLS] is kept anyway.",
     "L09": "Start to end token; what lies behind is masked.",
@@ -224,7 +221,7 @@ DECISIONS = {
     "L27": "Inverted as published for the table, and a repaired pair beside it.",
     "L28": "Nothing to decide.",
     "L29": "Last block, from the end token to the regions, mean over heads.",
-    "L30": "One pair an image, every view.",
+    "L30": "One pair an image, every view, of the release's train part; the code takes all images.",
     "L31": "Duplicates stay.",
 }
 """Ledger points without an option, and what was decided."""

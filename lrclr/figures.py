@@ -1,7 +1,7 @@
 """LRCLR's figures: `python -m lrclr.figures regions --images film.png --model runs/...`.
 
 Figure 3 shows every finding's AUROC with intervals, Figure 4 the regions of two heads that a prompt
-attends to most, Figure 5 regions of LRCLR beside those of the host alone.
+attends to most, Figure 5 those beside the regions of plain CheXzero.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from numpy.typing import NDArray
 from common.checkpoint import CheckpointError
 from common.data.images import read_grey
 from common.data.tables import DataError
+from lrclr.config import ImageConfig
 from lrclr.images import padded
 from lrclr.model import LRCLR
 from lrclr.regions import by_score
 
 CAUTION = (
-    "twelve layers' product is close to rank one: what is selected is mostly where attention ends, "
-    "not what [CLS] looked at"
+    "{} layers, rollout {}: a product of layers is close to rank one, so what is selected is "
+    "mostly where attention ends, not what [CLS] looked at"
 )
-"""Printed under every drawing of regions (card, section on figures)."""
+"""Printed under every drawing of regions."""
 
 
 def findings_figure(results: Sequence[dict[str, Any]]) -> Figure:
@@ -72,16 +73,26 @@ def findings_figure(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def boxes_of(patches: NDArray[np.int64], grid: int, side: int) -> list[tuple[float, float, float]]:
-    """Left, top and side of patches on a square of `side` pixels; patch p is row p // grid."""
-    step = side / grid
-    return [(p % grid * step, p // grid * step, step) for p in patches.tolist()]
+def boxes_of(patches: NDArray[np.int64], image: ImageConfig) -> list[tuple[float, float, float]]:
+    """Left, top and side of patches, pixels of the stored square; patch p is row p // grid."""
+    grid, cut = image.input // image.patch, image.fit == "crop"
+    step = image.patch if cut else image.stored / grid
+    edge = (image.stored - image.input) // 2 if cut else 0
+    return [(p % grid * step + edge, p // grid * step + edge, step) for p in patches.tolist()]
 
 
 def regions_figure(
-    model: LRCLR, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], *, most: int = 2
+    model: LRCLR,
+    images: Sequence[NDArray[np.uint8]],
+    prompts: Sequence[str],
+    *,
+    host: LRCLR | None = None,
+    most: int = 2,
 ) -> Figure:
-    """Figures 4 and 5: left the host's best regions, right those its prompt attends to.
+    """Figures 4 and 5: right the regions that the prompt attends to most.
+
+    Left the best regions by attention alone: of plain CheXzero if it is given (Fig. 5), else of the
+    model itself.
 
     Heads are drawn, not distinct patches: one box means that heads agree. Dark blue is a low score,
     dark red a high one.
@@ -90,27 +101,34 @@ def regions_figure(
         model: In any mode; evaluated.
         images: (H, W) each, as read.
         prompts: One an image.
+        host: A CheXzero of the same input.
         most: Heads drawn of each image.
     """
     squares = np.stack([padded(image, model.size) for image in images])
     view = model.normalise(squares)
+    image = model.config.image
     found = model.explain(view, prompts)
-    grid = model.config.image.input // model.config.image.patch
+    alone = (host or model).eval().select(view)
+    where = "plain CheXzero" if host else "by attention alone"
     chosen = {
-        "host alone": (by_score(found.regions), found.regions.score),
-        "by prompt": (found.scores.argsort(dim=1, descending=True, stable=True), found.scores),
+        where: (alone, by_score(alone), alone.score),
+        "by prompt": (
+            found.regions,
+            found.scores.argsort(dim=1, descending=True, stable=True),
+            found.scores,
+        ),
     }
     figure = Figure(figsize=(6.4, 3.2 * len(images) + 0.4), layout="constrained")
     panels = figure.subplots(len(images), 2, squeeze=False)
     colours = matplotlib.colormaps["jet"]
     for k, (row, prompt) in enumerate(zip(panels, prompts, strict=True)):
-        for axis, (title, (order, scores)) in zip(row, chosen.items(), strict=True):
+        for axis, (title, (regions, order, scores)) in zip(row, chosen.items(), strict=True):
             heads = order[k, :most]
-            patches = found.regions.patch[k, heads].cpu().numpy()
+            patches = regions.patch[k, heads].cpu().numpy()
             low, high = float(scores[k].min()), float(scores[k].max())
             axis.imshow(squares[k], cmap="gray")
             for head, (left, top, side) in zip(
-                heads.tolist(), boxes_of(patches, grid, model.size), strict=True
+                heads.tolist(), boxes_of(patches, image), strict=True
             ):
                 share = (float(scores[k, head]) - low) / ((high - low) or 1.0)
                 axis.add_patch(
@@ -118,7 +136,7 @@ def regions_figure(
                 )
             axis.set_title(f"{title}: {prompt}" if title == "by prompt" else title, fontsize=8)
             axis.axis("off")
-    figure.supxlabel(CAUTION, fontsize=6)
+    figure.supxlabel(CAUTION.format(image.layers, model.config.regions.rollout), fontsize=6)
     return figure
 
 
@@ -130,6 +148,8 @@ class Args:
     """Figure 3, or Figures 4 and 5."""
     model: str = "runs/phantom/lrclr-seed0/best"
     """Model folder; for `regions`."""
+    host: str = ""
+    """Model folder of plain CheXzero, for the left half of `regions` (Fig. 5)."""
     images: tuple[Path, ...] = ()
     """Pictures; for `regions`."""
     prompts: tuple[str, ...] = ()
@@ -150,7 +170,9 @@ def drawn(args: Args) -> Figure:
         raise DataError("regions needs --images <picture> ... and as many --prompts <text> ...")
     model = LRCLR.from_pretrained(args.model, strict=True)
     torch.set_grad_enabled(False)
-    return regions_figure(model, [read_grey(path) for path in args.images], args.prompts)
+    host = LRCLR.from_pretrained(args.host, strict=True) if args.host else None
+    films = [read_grey(path) for path in args.images]
+    return regions_figure(model, films, args.prompts, host=host)
 
 
 def main() -> None:

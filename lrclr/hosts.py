@@ -67,9 +67,9 @@ def attended(
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if not wanted:
         return mixed, None
-    with torch.no_grad():
-        logits = q.float() @ k.float().mT / q.shape[-1] ** 0.5
-        return mixed, logits.softmax(dim=-1)
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+        q, k = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k))
+        return mixed, (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
 
 
 def clip_image_tokens(visual: Any, images: Tensor, *, attention: bool) -> ImageTokens:
@@ -103,16 +103,7 @@ def clip_text_tokens(clip: Any, ids: Tensor) -> TextTokens:
 
 
 def vit_image_tokens(vit: Any, images: Tensor, *, attention: bool) -> ImageTokens:
-    """Tokens of a timm vision transformer; images (B, 3, H, W).
-
-    Raises:
-        TypeError: If the network has no blocks with a class token: only those have a class row.
-    """
-    if not hasattr(vit, "blocks") or not getattr(vit, "has_class_token", False):
-        raise TypeError(
-            f"{type(vit).__name__} has no class token's attention to select regions with; "
-            "LRCLR needs a vision transformer with [CLS]"
-        )
+    """Tokens of a timm vision transformer with a class token; images (B, 3, H, W)."""
     x, kept = vit.norm_pre(vit.pos_drop(vit._pos_embed(vit.patch_embed(images)))), []
     for block in vit.blocks:
         inner = block.attn
@@ -125,6 +116,19 @@ def vit_image_tokens(vit: Any, images: Tensor, *, attention: bool) -> ImageToken
         x = x + block.drop_path1(block.ls1(out))
         x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
     return ImageTokens(vit.norm(x), kept if attention else None, vit.num_prefix_tokens)  # type: ignore[arg-type]
+
+
+def require_class_token(vit: Any) -> None:
+    """Refuse a network whose attention has no class row to select regions with.
+
+    Raises:
+        TypeError: If it has no blocks or no class token.
+    """
+    if not hasattr(vit, "blocks") or not getattr(vit, "has_class_token", False):
+        raise TypeError(
+            f"{type(vit).__name__} has no class token's attention to select regions with; "
+            "LRCLR needs a vision transformer with [CLS]"
+        )
 
 
 class ClipHost:
@@ -154,9 +158,13 @@ class VitBertHost:
     Args:
         vit: With a class token.
         bert: Without pooling; [CLS] is a text's own feature.
+
+    Raises:
+        TypeError: See `require_class_token`.
     """
 
     def __init__(self, vit: Any, bert: Any) -> None:
+        require_class_token(vit)
         self.vit, self.bert = vit, bert
         self.image_width, self.text_width = int(vit.embed_dim), int(bert.config.hidden_size)
 
@@ -199,8 +207,10 @@ def attach(
 ) -> Attached:
     """LRCLR as an add-on: add its `lrclr.losses.local_loss` to the host's own losses.
 
+    Both encoders run once more than in the host's own forward pass.
+
     Example:
-        >>> local = attach(VitBertHost(mgca.image_encoder.vit, mgca.text_encoder.bert))
+        >>> local = attach(VitBertHost(mgca.image_encoder.backbone, mgca.text_encoder.bert))
         >>> out = local(images, tokens.ids, tokens.mask)
     """
     return Attached(host, cross or CrossConfig(), regions or RegionConfig())

@@ -98,20 +98,24 @@ class LRCLR(
         """The dual encoder as LRCLR sees it."""
         return ClipHost(self.clip)
 
-    def forward(self, images: Tensor, ids: Tensor, pairs: str = "none") -> Output:
+    def forward(
+        self, images: Tensor, ids: Tensor, pairs: str = "none", normalize: bool = True
+    ) -> Output:
         """Everything at once, so that data-parallel wrappers see one call.
 
         Args:
             images: (B, 1 or 3, H, W) network input.
             ids: (B, T) of `lrclr.text.tokenised`.
             pairs: Joint passes: `none`, `matched` or `all`.
+            normalize: Cosines in `all`, see `LossConfig`.
         """
         image, text = self.encode(images, ids, attention=pairs != "none")
         v = t = every = None
         if pairs == "matched":
             v, t, _, _ = self.lrclr.of_tokens(image, text, self.config.regions)
         elif pairs == "all":
-            every = self.lrclr.all_pairs(self.regions_of(image)[1], text)
+            regions = self.regions_of(image)[1]
+            every = self.lrclr.all_pairs(regions, text, normalize=normalize)
         return Output(
             image.tokens[:, 0] @ self.clip.visual.proj,
             self.text_feature(text),
@@ -144,6 +148,12 @@ class LRCLR(
         assert image.attention is not None
         regions = select(class_row(image.attention, self.config.regions), image.prefix)
         return regions, gather(image.tokens, regions, image.prefix)
+
+    @torch.no_grad()
+    def select(self, images: Tensor) -> Regions:
+        """Regions of network input (B, 1 or 3, H, W)."""
+        wide = images.expand(-1, 3, -1, -1)
+        return self.regions_of(self.host.image_tokens(wide, attention=True))[0]
 
     @torch.no_grad()
     def explain(self, images: Tensor, prompts: Sequence[str]) -> Explained:
@@ -208,7 +218,7 @@ class LRCLR(
             return Embeddings(self.image_features(images).pooled @ self.clip.visual.proj)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Raw texts to the joint space; longer ones are cut."""
+        """Raw texts to the joint space; longer ones, reports for instance, are cut."""
         self.eval()
         with torch.no_grad():
             found = self.host.text_tokens(

@@ -55,28 +55,33 @@ def joint_passes(cfg: PretrainConfig) -> str:
 
 @torch.no_grad()
 def validate(model: LRCLR, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean loss over whole validation batches."""
+    """Mean global loss over whole validation batches.
+
+    Without the local term, which can fall without any alignment: with and without LRCLR the best
+    epoch is chosen alike.
+    """
     was_training = model.training
     model.eval()
-    local = replace(cfg.loss, gather=False)
+    plain = replace(cfg.loss, gather=False, weight=0.0)
     size = min(cfg.optim.batch_size, len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=size, drop_last=True, collate_fn=lambda batch: batch
     )
     losses = []
     for batch in loader:
-        out = model(*send_to_device(batch, model.device), joint_passes(cfg))
-        losses.append(float(torch.stack(list(pretrain_losses(out, local).values())).sum()))
+        out = model(*send_to_device(batch, model.device))
+        losses.append(float(pretrain_losses(out, plain)["global"]))
     model.train(was_training)
     return sum(losses) / len(losses)
 
 
 @torch.no_grad()
 def noise_loss(model: LRCLR, cfg: PretrainConfig, *, size: int, seed: int = 0) -> Tensor:
-    """The matched local loss on Gaussian tokens, which hold nothing (ledger L11).
+    """The local term of matched pairs on Gaussian tokens, which hold nothing (ledger L11).
 
-    Near log(size) the module cannot pair noise; below it, it recognises its own passes, and the
-    local loss of real pairs says that much less.
+    In the unit of the logged `local`. Near its chance (lambda log(size), times size for a sum) the
+    module cannot pair noise; below it, it recognises its own passes, and the local loss of real
+    pairs says that much less.
     """
     generator = torch.Generator().manual_seed(seed)
     count, words = 1 + model.config.image.heads, 16
@@ -86,7 +91,13 @@ def noise_loss(model: LRCLR, cfg: PretrainConfig, *, size: int, seed: int = 0) -
     text = TextTokens(tokens, last, torch.ones(size, words, dtype=torch.bool))
     device = model.device
     v, t, _ = model.lrclr(regions.to(device), TextTokens(*(part.to(device) for part in text)))
-    return local_loss(v.float(), t.float(), model.lrclr.logit_scale.exp(), cfg.loss)
+    own = model.lrclr.logit_scale
+    scale = {
+        "own": own.exp(),
+        "shared": model.clip.logit_scale.exp(),
+        "one": torch.ones_like(own),
+    }[cfg.loss.scale]
+    return cfg.loss.weight * local_loss(v.float(), t.float(), scale, cfg.loss)
 
 
 def train(cfg: PretrainConfig) -> None:
@@ -101,10 +112,11 @@ def train(cfg: PretrainConfig) -> None:
         if run.is_main:
             corpus.split.save(run.out / "split.json")
             corpus.table.save_exclusions(run.out / "exclusions.json")
-        distinct = len(set(corpus.train.texts))
+        size = cfg.optim.batch_size // (1 if cfg.loss.gather else run.accelerator.num_processes)
         run.say(
-            f"{len(corpus.train)} training pairs with {distinct} distinct texts, "
-            f"{len(corpus.valid)} for validation; chance is {math.log(cfg.optim.batch_size):.2f}"
+            f"{len(corpus.train)} training pairs with {len(set(corpus.train.texts))} distinct "
+            f"texts, {len(corpus.valid)} for validation; chance of the global loss is "
+            f"{math.log(size):.2f}"
         )
         optimizer = optimizer_of(model, cfg.optim)
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
@@ -115,12 +127,13 @@ def train(cfg: PretrainConfig) -> None:
             for step, (images, ids) in run.steps(loader):
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * lr_factor(step, steps, cfg.optim)
-                losses = pretrain_losses(wrapped(images, ids, joint_passes(cfg)), cfg.loss)
+                out = wrapped(images, ids, joint_passes(cfg), cfg.loss.normalize)
+                losses = pretrain_losses(out, cfg.loss)
                 run.update(optimizer, losses, clip_norm=None)
                 if cfg.loss.clamp:
                     clamp_scales(model.clip.logit_scale, model.lrclr.logit_scale)
             if cfg.loss.weight and cfg.loss.pairs == "matched":
-                value = float(noise_loss(model, cfg, size=cfg.optim.batch_size))
+                value = float(noise_loss(model, cfg, size=size))
                 run.accelerator.log({"local_on_noise": value}, step=run.progress.step)
             run.end_epoch(validate(model, corpus.valid, cfg))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}

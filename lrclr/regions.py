@@ -48,7 +48,12 @@ def class_row(attention: Sequence[Tensor], cfg: RegionConfig | None = None) -> T
         raise ValueError(f"every layer needs the same heads and tokens, found {sorted(shapes)}")
     if cfg.rollout == "last_layer":
         return attention[-1][:, :, 0]
-    layers = list(attention if cfg.layers == "all" else attention[:-1])
+    with torch.autocast(attention[0].device.type, enabled=False):
+        return _product(attention if cfg.layers == "all" else attention[:-1], cfg)
+
+
+def _product(attention: Sequence[Tensor], cfg: RegionConfig) -> Tensor:
+    layers = [a.to(torch.promote_types(a.dtype, torch.float32)) for a in attention]
     if cfg.order == "newest_left":
         layers.reverse()
     half = cfg.rollout == "residual"

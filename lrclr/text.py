@@ -29,7 +29,7 @@ def tokenised(texts: Sequence[str], context: int, *, cut: bool = True) -> Tensor
     Args:
         texts: Raw.
         context: Longest text, start and end included.
-        cut: Cut a longer one, its last id the end; else it is an error, as in evaluation.
+        cut: Cut a longer one, its last id the end; else it is an error, as for prompts.
 
     Raises:
         ValueError: If a text is too long and must not be cut.

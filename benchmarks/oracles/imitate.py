@@ -1,4 +1,7 @@
-"""IMITATE's released training step, written out: what the package does once, done each time."""
+"""IMITATE's step done literally: every view encoded twice, texts each time, all queries attended.
+
+The loss itself is the package's: its tests compare it with loops.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def all_queries(module: Aggregation, maps: list[Tensor], drawn: list[Tensor]) ->
     tokens = module.tokens(maps, drawn) + module.positions[:, 1:]
     first = (module.cls_token + module.positions[:, :1]).expand(len(tokens), -1, -1)
     sequence = torch.cat([first, tokens], dim=1)
-    seen = module.attention(sequence, sequence, sequence)[0]
+    seen = module.attention(sequence, sequence, sequence, need_weights=False)[0]
     return (sequence + seen)[:, 0]
 
 

@@ -24,12 +24,14 @@ class Overlap(NamedTuple):
         chance: Share of all patches whose centre does.
         ratio: Of the two; 1 is chance.
         images: (n,) share of selected patches of each image.
+        ids: The n images.
     """
 
     selected: float
     chance: float
     ratio: float
     images: NDArray[np.float64]
+    ids: tuple[str, ...]
 
 
 def centres(image: ImageConfig) -> NDArray[np.float64]:
@@ -59,8 +61,7 @@ def overlap(model: LRCLR, boxes: Boxes, images: Images, ids: Sequence[str]) -> O
     hits, everywhere = [], []
     start = 0
     for pixels in batches(images, positive, "regions"):
-        wide = model.normalise(pixels).expand(-1, 3, -1, -1)
-        regions = model.regions_of(model.host.image_tokens(wide, attention=True))[0]
+        regions = model.select(model.normalise(pixels))
         for image_id, patches in zip(
             positive[start : start + len(pixels)], regions.patch.cpu().numpy(), strict=True
         ):
@@ -69,4 +70,4 @@ def overlap(model: LRCLR, boxes: Boxes, images: Images, ids: Sequence[str]) -> O
             everywhere.append(float(covered.mean()))
         start += len(pixels)
     selected, chance = float(np.mean(hits)), float(np.mean(everywhere))
-    return Overlap(selected, chance, selected / chance, np.array(hits))
+    return Overlap(selected, chance, selected / chance, np.array(hits), tuple(positive))

@@ -28,6 +28,6 @@ TABLE = Table(
         *FOOTNOTES,
         "Trainable parameters in millions, counted in the paper preset, on phantom too. The "
         "released layers count 30.66 without BERT; with three of its layers 51.93, which is what "
-        "the paper prints for none.",
+        "the paper prints for none. Ours has 396 positions instead of 513: 30.63.",
     ),
 )

@@ -13,8 +13,8 @@ from benchmarks.models import (
 
 UNBUILT = "another method, not one of this repository"
 BASELINES = (
-    "ConVIRT, GLoRIA, GLoRIA-MIMIC and MGCA are ours, by their own recipes; what the paper prints "
-    "for them is copied from MGCA's paper."
+    "ConVIRT, GLoRIA, GLoRIA-MIMIC and MGCA are ours, GLoRIA judged by its own recipes, the other "
+    "three by MGCA's; what the paper prints for them is copied from MGCA's paper."
 )
 
 TABLE = Table(

@@ -13,6 +13,7 @@ COLUMNS = tuple(
         ("F1", "f1"),
         ("AUROC", "auroc"),
         ("AUROC, mended*", "auroc_repaired"),
+        ("AUROC, without it*", "auroc_without_no_finding"),
         ("AUROC, named*", "auroc_named"),
         ("F1, cut of valid*", "f1_mcc_of_valid"),
     )
@@ -22,10 +23,11 @@ FOOTNOTES = (
     "against no with the finding; probability by softmax of both cosines, without a scale.",
     "Specificity, precision, recall and F1 at the cut with the largest F1 of the test part itself "
     "(oracle): the paper names no rule, and none fits all of its columns. cut of valid*: at that "
-    "with the largest MCC on CheXpert's validation images.",
+    "with the largest MCC on CheXpert's validation images, over the findings that these know too.",
     "No Finding: the published pair asks for no finding against no no finding, which inverts it; "
-    "mended*: the absence of finding. named*: over the nine findings whose names the phantom's "
-    "reports use; the other five prompts hold words that no training text has.",
+    "mended*: the absence of finding; without it*: over the other thirteen. named*: over the nine "
+    "findings whose names the phantom's reports use; the other five prompts hold words that no "
+    "training text has.",
     "ConVIRT and GLoRIA are ours, by their own recipes; GLoRIA has seen CheXpert in pre-training.",
 )
 
@@ -56,7 +58,9 @@ FINDINGS = Table(
     ),
     unit="%",
     footnotes=(
-        "Intervals and positives of each finding are in the results; the paper's bars are drawn "
-        "without either. `python -m lrclr.figures findings` draws these with them.",
+        "Intervals and positives of each finding are in the results, `python -m lrclr.figures "
+        "findings` draws them. The paper's text names three differences of LRCLR to CheXzero, in "
+        "points: Fracture +27.2 (5 positives of 500), No Finding +7.6, Pneumothorax +13.0 (9); 7 "
+        "of 14 findings are better, so the other eleven lose 1.3 on average.",
     ),
 )

@@ -14,6 +14,7 @@ from benchmarks.models import IMAGENET, MODELS, RANDOM, settings
 from benchmarks.protocols.linear_probe import (
     CachedProbe,
     GloriaProbe,
+    ImitateProbe,
     MgcaProbe,
     fit_cached,
     moco,
@@ -134,7 +135,7 @@ def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probe", [CachedProbe, GloriaProbe, MgcaProbe])
+@pytest.mark.parametrize("probe", [CachedProbe, GloriaProbe, MgcaProbe, ImitateProbe])
 def test_probes_run_on_images(rsna: Path, probe: type[CachedProbe]) -> None:
     model = ready(RANDOM, "phantom", 0, rsna)
     data = Downstream("rsna", rsna, size=model.size)

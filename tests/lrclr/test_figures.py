@@ -8,12 +8,16 @@ import torch
 
 from common.data.tables import DataError
 from lrclr.checkpoint import fresh_model
-from lrclr.config import PRESETS
+from lrclr.config import PRESETS, ImageConfig
 from lrclr.figures import boxes_of, findings_figure, regions_figure
 
 
 def test_boxes_lie_on_the_grid() -> None:
-    assert boxes_of(np.array([0, 9, 63]), 8, 104) == [(0, 0, 13), (13, 13, 13), (91, 91, 13)]
+    whole = ImageConfig(stored=320, input=224, patch=32)
+    step = 320 / 7
+    assert boxes_of(np.array([0, 8]), whole) == [(0, 0, step), (step, step, step)]
+    cut = ImageConfig(stored=104, input=96, patch=12, fit="crop")
+    assert boxes_of(np.array([0, 63]), cut) == [(4, 4, 12), (88, 88, 12)]
 
 
 def test_regions_of_two_heads_beside_the_host_s() -> None:
@@ -23,6 +27,8 @@ def test_regions_of_two_heads_beside_the_host_s() -> None:
     images = [generator.integers(0, 255, (50, 40)).astype(np.uint8) for _ in range(2)]
     figure = regions_figure(model, images, ["edema", "pneumothorax"])
     assert [len(axes.patches) for axes in figure.axes] == [2, 2, 2, 2]
+    beside = regions_figure(model, images, ["edema", "pneumothorax"], host=model)
+    assert beside.axes[0].get_title() == "plain CheXzero"
 
 
 def test_findings_need_their_own_results() -> None:

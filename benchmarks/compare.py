@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks.core import Column, Row, evaluation, result_path
+from benchmarks.core import Column, Row, evaluation, evaluations, load_results, result_path
 from benchmarks.protocols.finetune import judged_labels
 from benchmarks.render import render
 from benchmarks.tables.compare import TABLE
@@ -112,6 +112,8 @@ def main() -> None:
     """Print the table and the tests."""
     args = tyro.cli(Args, description=__doc__)
     seeds = [int(seed) for seed in args.seeds.split(",")]
+    if not any(load_results(args.results, job, seeds) for job in evaluations(TABLE)):
+        sys.exit(f"error: {args.results} holds no result of seeds {args.seeds}; run make compare")
     print(render(TABLE, args.results, seeds))
     print(f"Paired permutation tests ({args.resamples}) on the same {args.corpus} test images:\n")
     print("\n".join(tests(args)))

@@ -13,7 +13,7 @@ from common.config import to_dict
 from common.data.phantom import NAMED
 from common.data.tables import DataError
 from common.interface import Predictor
-from common.metrics import auroc, bootstrap
+from common.metrics import Interval, auroc, bootstrap_auroc, interval
 
 RATES = ("specificity", "ppv", "sensitivity", "f1")
 """Columns of Table 1 beside the AUROC; the paper calls them precision and recall."""
@@ -39,45 +39,19 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
     judged = [k for k, column in enumerate(targets.T) if 0 < column.sum() < len(column)]
     names = [data.task.labels[k] for k in judged]
     truth, scores = targets[:, judged], scores_of(model, data, test, names, args)
-    intervals = [
-        bootstrap(auroc, t, s, resamples=args.resamples)
-        for t, s in zip(truth.T, scores.T, strict=True)
+    mended = 1 - prompt_pairs.probabilities(model, data, test, ["finding"], cfg)[:, 0]
+    found = rankings(names, truth, scores, mended, args)
+    cells = [
+        Cell(name, metric, value.value, len(test), None, (value.low, value.high))
+        for metric, value in found.items()
     ]
-    whole = bootstrap(auroc, truth, scores, resamples=args.resamples)
-    cells = [Cell(name, "auroc", whole.value, len(test), None, (whole.low, whole.high))]
-    cells += [
-        Cell(name, f"auroc:{label}", found.value, len(test), None, (found.low, found.high))
-        for label, found in zip(names, intervals, strict=True)
-    ]
-    if NO_FINDING in names:
-        mended = repaired(scores, names, model, data, test, args)
-        k = names.index(NO_FINDING)
-        rest = np.arange(len(names)) != k
-        variants = {
-            "auroc_repaired": (truth, mended),
-            f"auroc_repaired:{NO_FINDING}": (truth[:, k], mended[:, k]),
-            "auroc_without_no_finding": (truth[:, rest], scores[:, rest]),
-        }
-        for metric, pair in variants.items():
-            found = bootstrap(auroc, *pair, resamples=args.resamples)
-            ends = (found.low, found.high)
-            cells.append(Cell(name, metric, found.value, len(test), None, ends))
-    if args.corpus == "phantom":
-        spoken = [k for k, label in enumerate(names) if label in NAMED]
-        value = auroc(truth[:, spoken], scores[:, spoken])
-        cells.append(Cell(name, "auroc_named", value, len(test)))
     for rule in CUTS:
         cuts = [0.5] * len(names) if rule == "half" else prompt_pairs.cuts_on(truth, scores, rule)
         cells += _macro(name, truth, scores, cuts, "" if rule == CUTS[0] else f"_{rule}")
     details: dict[str, object] = {
         "positives": {label: int(t.sum()) for label, t in zip(names, truth.T, strict=True)},
-        "resamples_skipped": {
-            "all": whole.skipped,
-            **{label: found.skipped for label, found in zip(names, intervals, strict=True)},
-        },
-        "inverted": [
-            label for label, found in zip(names, intervals, strict=True) if found.value < INVERTED
-        ],
+        "resamples_skipped": {metric: value.skipped for metric, value in found.items()},
+        "inverted": [label for label in names if found[f"auroc:{label}"].value < INVERTED],
         "left_out": sorted(set(data.task.labels) - set(names)),
         "threshold": f"{CUTS[0]} on the test part (oracle); others by suffix",
         "settings": to_dict(cfg),
@@ -87,27 +61,42 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
     return Outcome("zero_shot/findings", cells, kept, splits_of(data), details)
 
 
+def rankings(
+    names: list[str], truth: Array, scores: Array, mended: Array, args: Args
+) -> dict[str, Interval]:
+    """AUROC of every finding, and macro means of several groups of them, with intervals.
+
+    Args:
+        names: L findings.
+        truth: (n, L).
+        scores: (n, L) by the published pairs.
+        mended: (n,) No Finding as the absence of "finding".
+        args: Resamples and corpus.
+    """
+    groups = {"auroc": list(range(len(names)))}
+    groups |= {f"auroc:{label}": [k] for k, label in enumerate(names)}
+    if NO_FINDING in names:
+        others = [k for k, label in enumerate(names) if label != NO_FINDING]
+        truth = np.c_[truth, truth[:, names.index(NO_FINDING)]]
+        scores = np.c_[scores, mended]
+        groups["auroc_repaired"] = [*others, len(names)]
+        groups[f"auroc_repaired:{NO_FINDING}"] = [len(names)]
+        groups["auroc_without_no_finding"] = others
+    if args.corpus == "phantom":
+        groups["auroc_named"] = [k for k, label in enumerate(names) if label in NAMED]
+    drawn = bootstrap_auroc(truth, scores, resamples=args.resamples)
+    return {
+        metric: interval(auroc(truth[:, group], scores[:, group]), drawn[:, group].mean(axis=1))
+        for metric, group in groups.items()
+    }
+
+
 def scores_of(
     model: Predictor, data: Downstream, ids: tuple[str, ...], names: list[str], args: Args
 ) -> Array:
     """(n, L) probabilities by the published pairs."""
     lower = [label.lower() for label in names]
     return prompt_pairs.probabilities(model, data, ids, lower, args.pairs)
-
-
-def repaired(
-    scores: Array,
-    names: list[str],
-    model: Predictor,
-    data: Downstream,
-    ids: tuple[str, ...],
-    args: Args,
-) -> Array:
-    """The scores with No Finding as the absence of "finding" instead of "no finding"."""
-    mended = scores.copy()
-    finding = prompt_pairs.probabilities(model, data, ids, ["finding"], args.pairs)
-    mended[:, names.index(NO_FINDING)] = 1 - finding[:, 0]
-    return mended
 
 
 def _honest(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn import metrics as sk
+from tqdm.auto import tqdm
 
 Array = NDArray[np.float64]
 THRESHOLD_RULES = ("youden", "f1", "mcc")
@@ -193,10 +194,43 @@ def bootstrap(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    skipped = int(np.isnan(drawn).sum())
-    return Interval(metric(truth, score), float(low), float(high), skipped)
+    return interval(metric(truth, score), drawn, confidence=confidence)
+
+
+def bootstrap_auroc(
+    targets: ArrayLike, scores: ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> Array:
+    """AUROC of every label over resampled images, all labels on the same draws.
+
+    By ranks (SciPy): equal to `auroc` label by label, a thousand draws in seconds.
+
+    Args:
+        targets: (N, L) in {0, 1}.
+        scores: (N, L).
+        resamples: R.
+        seed: Of the draws.
+
+    Returns:
+        (R, L); NaN where a label has one class only among the images drawn.
+    """
+    truth, score = _columns(targets), _columns(scores)
+    generator = np.random.default_rng(seed)
+    found = np.full((resamples, truth.shape[1]), np.nan)
+    for k in tqdm(range(resamples), desc="bootstrap", unit="resample", leave=False):
+        rows = generator.integers(len(truth), size=len(truth))
+        positive = truth[rows].sum(axis=0)
+        pairs = positive * (len(rows) - positive)
+        ranks = (stats.rankdata(score[rows], axis=0) * truth[rows]).sum(axis=0)
+        wins = ranks - positive * (positive + 1) / 2
+        np.divide(wins, pairs, out=found[k], where=pairs > 0)
+    return found
+
+
+def interval(value: float, drawn: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Percentile interval of resampled values; those that are NaN are skipped and counted."""
+    values, tail = np.asarray(drawn, dtype=np.float64), (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return Interval(value, float(low), float(high), int(np.isnan(values).sum()))
 
 
 def bootstrap_mean(values: ArrayLike, *, resamples: int = 1000) -> Interval:

@@ -110,7 +110,7 @@ class LossConfig:
     clamp: bool = cite(True, note="CLIP's", code=TRAIN_CODE, released=False)
     """Keep both learned scales below 100."""
     gather: bool = cite(False, code=f"{TRAIN_CODE}: one process")
-    """Contrast across all processes, or within each."""
+    """Contrast across all processes, or within each; passes of all pairs stay within each."""
 
 
 @dataclass(frozen=True)

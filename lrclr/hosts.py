@@ -6,7 +6,6 @@ computed beside it without gradient. Nothing is stored on the host's modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -46,7 +45,7 @@ class TextTokens(NamedTuple):
 
 
 class Host(Protocol):
-    """A dual encoder that LRCLR can be attached to."""
+    """A dual encoder that LRCLR can be attached to; an adapter, not itself a module."""
 
     image_width: int
     text_width: int
@@ -104,7 +103,7 @@ def clip_text_tokens(clip: Any, ids: Tensor) -> TextTokens:
 
 def vit_image_tokens(vit: Any, images: Tensor, *, attention: bool) -> ImageTokens:
     """Tokens of a timm vision transformer with a class token; images (B, 3, H, W)."""
-    x, kept = vit.norm_pre(vit.pos_drop(vit._pos_embed(vit.patch_embed(images)))), []
+    x, kept = vit.norm_pre(vit._pos_embed(vit.patch_embed(images))), []
     for block in vit.blocks:
         inner = block.attn
         y = inner.qkv(block.norm1(x)).unflatten(-1, (3, inner.num_heads, -1))
@@ -190,16 +189,13 @@ class Attached(nn.Module):
 
     def __init__(self, host: Host, cross: CrossConfig, regions: RegionConfig) -> None:
         super().__init__()
-        self.host: Callable[[], Host] = lambda: host  # a module must not become a child
-        self.regions = regions
+        self.host, self.regions = host, regions
         self.lrclr = CrossModality(host.image_width, host.text_width, cross)
 
     def forward(self, images: Tensor, *text: Tensor) -> Local:
         """Pairs of network input and text to their local class tokens."""
-        host = self.host()
-        return self.lrclr.of_tokens(
-            host.image_tokens(images, attention=True), host.text_tokens(*text), self.regions
-        )
+        image = self.host.image_tokens(images, attention=True)
+        return self.lrclr.of_tokens(image, self.host.text_tokens(*text), self.regions)
 
 
 def attach(

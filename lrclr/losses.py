@@ -78,8 +78,6 @@ def pretrain_losses(out: Output, cfg: LossConfig) -> dict[str, Tensor]:
         one = torch.ones_like(out.scale)
         scale = {"own": out.local_scale, "shared": out.scale, "one": one}[cfg.scale]
         if cfg.pairs == "all":
-            if cfg.gather:
-                raise ValueError("--loss.pairs all contrasts within a process; drop --loss.gather")
             assert out.all_pairs is not None
             local = contrast(scale * _wide(out.all_pairs), cfg)
         else:

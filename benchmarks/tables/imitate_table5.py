@@ -1,16 +1,8 @@
 """IMITATE Table V: segmentation and detection on a frozen ResNet-50."""
 
 from benchmarks.core import Column, Row, Table
-from benchmarks.models import (
-    CONVIRT_MGCA,
-    GLORIA,
-    GLORIA_MIMIC,
-    IMAGENET_IMITATE,
-    IMITATE,
-    MGCA_RESNET,
-    RANDOM_IMITATE,
-)
-from benchmarks.tables.imitate_table3 import BASELINES, UNBUILT
+from benchmarks.models import IMAGENET_IMITATE, IMITATE, RANDOM_IMITATE
+from benchmarks.tables.imitate_table3 import BASELINES, RIVALS, UNBUILT
 from benchmarks.tables.mgca_table3 import DICE
 
 TABLE = Table(
@@ -20,10 +12,7 @@ TABLE = Table(
     rows=(
         Row("Random", model=RANDOM_IMITATE),
         Row("ImageNet", model=IMAGENET_IMITATE),
-        Row("ConVIRT", model=CONVIRT_MGCA),
-        Row("GLoRIA", model=GLORIA),
-        Row("GLoRIA-MIMIC", model=GLORIA_MIMIC),
-        Row("MGCA", model=MGCA_RESNET),
+        *RIVALS,
         Row("MedKLIP", why_not_run=UNBUILT),
         Row("IMITATE", model=IMITATE),
     ),

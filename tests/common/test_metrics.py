@@ -99,3 +99,22 @@ def test_paired_test_sees_a_difference_and_no_difference() -> None:
     same = metrics.paired_test(metrics.auroc, targets, good, 3 * good + 1, resamples=50)
     assert same.difference == 0
     assert same.p_value == 1
+
+
+def test_resampled_auroc_equals_the_library_s_on_every_draw() -> None:
+    generator = np.random.default_rng(0)
+    targets = (generator.random((60, 3)) < [0.5, 0.3, 0.02]).astype(float)
+    scores = generator.random((60, 3)).round(1)  # ties
+    found = metrics.bootstrap_auroc(targets, scores, resamples=30, seed=4)
+    generator = np.random.default_rng(4)
+    for row in found:
+        rows = generator.integers(60, size=60)
+        for k, value in enumerate(row):
+            if len(np.unique(targets[rows, k])) < 2:
+                assert np.isnan(value)
+            else:
+                wanted = metrics.auroc(targets[rows, k], scores[rows, k])
+                assert value == pytest.approx(wanted, abs=1e-12)
+    assert np.isnan(found[:, 2]).any()
+    ends = metrics.interval(0.5, found[:, 2])
+    assert ends.skipped == int(np.isnan(found[:, 2]).sum())

@@ -296,14 +296,12 @@ def test_selection_is_exact_under_autocast() -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-def test_all_pairs_follow_normalize_and_refuse_to_gather(corpus: Path, tmp_path: Path) -> None:
+def test_all_pairs_follow_normalize(corpus: Path, tmp_path: Path) -> None:
     cfg = small(corpus, tmp_path, pairs="all")
     model = fresh_model(cfg).eval()
     batch = load_pairs(cfg).train.__getitems__(range(3))
     cosine, dot = (model(*batch, "all", normalize).all_pairs for normalize in (True, False))
     assert not torch.allclose(cosine, dot)
-    with pytest.raises(ValueError, match="gather"):
-        pretrain_losses(model(*batch, "all"), replace(cfg.loss, gather=True))
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from benchmarks.core import Column, Row, evaluation, evaluations, load_results, result_path
 from benchmarks.protocols.finetune import judged_labels
@@ -96,7 +97,8 @@ def tests(args: Args) -> list[str]:
         names = ", ".join(row.name for row in TABLE.rows)
         sys.exit(f"error: no row {args.against!r}; choose one of: {names}")
     lines = [f"| against {reference.name} | cell | difference, points | p |", "|---|---|---|---|"]
-    for column in (c for c in TABLE.columns if c.metric == "auroc"):
+    ranked = [c for c in TABLE.columns if c.metric == "auroc"]
+    for column in tqdm(ranked, desc="paired tests", unit="cell", leave=False):
         base = scores_of(reference, column, args.results, seeds)
         for row in TABLE.rows:
             found = scores_of(row, column, args.results, seeds) if base else None

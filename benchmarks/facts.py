@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.core import Cell
+from benchmarks.core import Cell, NotRunnable
 from benchmarks.downstream import describe_split
 from benchmarks.job import DENSE, Args, Outcome
 from benchmarks.models import MODELS, settings
@@ -31,7 +31,10 @@ def split_sizes(args: Args) -> Outcome:
 
 def parameters(args: Args) -> Outcome:
     """Trainable parameters of the paper's preset with the model's flags, phantom or not."""
-    cfg = settings(MODELS[args.model], "real", args.seed).model
+    spec = MODELS[args.model]
+    if spec.paper != "imitate":
+        raise NotRunnable("only IMITATE's Table XI counts parameters")
+    cfg = settings(spec, "real", args.seed).model
     with torch.device("meta"):
         model = IMITATE(cfg, [""] * BERT_VOCABULARY)
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)

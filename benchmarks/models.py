@@ -148,9 +148,7 @@ LRCLR_LITERAL = Model(
     "lrclr",
     ("--loss.no-normalize", "--loss.scale", "one", "--loss.reduction", "sum"),
 )
-RANDOM_CHEXZERO = Model(
-    "random-chexzero", "lrclr", ("--model.image.weights", "none"), pretrained=False
-)
+RANDOM_CHEXZERO = Model("random-chexzero", "lrclr", ("--model.weights", "none"), pretrained=False)
 
 MODELS = {
     m.id: m

@@ -82,7 +82,7 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
     if model.pretrained:
         check_run(run, config.to_dict(cfg), seed)
         return LOAD[model.paper](str(run / "best"), strict=True).to(device()).eval()
-    if corpus == "phantom" and cfg.model.image.weights == "imagenet":
+    if corpus == "phantom" and getattr(cfg.model.image, "weights", None) == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
     if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated
         names = {"encoder"} & set(vars(cfg.model.text))

@@ -72,16 +72,16 @@ def initialise(model: LRCLR) -> None:
     Raises:
         CheckpointError: If the hub cannot be reached and no copy is cached, or a file does not fit.
     """
-    image = model.config.image
-    if image.checkpoint is not None:
-        load_clip(model, Path(image.checkpoint))
-    elif image.weights == "openai":
+    config = model.config
+    if config.checkpoint is not None:
+        load_clip(model, Path(config.checkpoint))
+    elif config.weights == "openai":
         try:
             source: nn.Module = open_clip.create_model("ViT-B-32-quickgelu", pretrained="openai")
         except Exception as error:
             raise CheckpointError(
                 "weights of CLIP ViT-B/32 cannot be loaded: neither the model hub nor a cached "
                 "copy is reachable. Download them once with network access, point "
-                "--model.image.checkpoint to a CheXzero checkpoint, or use the phantom preset"
+                "--model.checkpoint to a CheXzero checkpoint, or use the phantom preset"
             ) from error
         load_exactly(model.clip, source.state_dict(), path=Path("openai ViT-B-32"))

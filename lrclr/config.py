@@ -20,12 +20,6 @@ DATA_CODE = "data set"
 
 @dataclass(frozen=True)
 class ImageConfig:
-    weights: Literal["openai", "none"] = cite(
-        "openai", paper="Sec. 4: CLIP; Sec. 3: ImageNet", code=MODEL_CODE, ledger="L01 L02"
-    )
-    """Start of both encoders: CLIP ViT-B/32, or random by CLIP's scheme."""
-    checkpoint: str | None = cite(None, note="Table 1's row: CheXzero + LRCLR", ledger="L01")
-    """A CheXzero checkpoint to start from instead."""
     stored: int = cite(320, code="preprocessing", ledger="L32")
     """Side of the padded square on disk, pixels."""
     input: int = cite(224, paper="Sec. 3", code=DATA_CODE, ledger="L32")
@@ -85,6 +79,12 @@ class CrossConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    weights: Literal["openai", "none"] = cite(
+        "openai", paper="Sec. 4: CLIP; Sec. 3: ImageNet", code=MODEL_CODE, ledger="L01 L02"
+    )
+    """Start of both encoders: CLIP ViT-B/32, or random by CLIP's scheme."""
+    checkpoint: str | None = cite(None, note="Table 1's row: CheXzero + LRCLR", ledger="L01")
+    """A CheXzero checkpoint to start from instead."""
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     embedding_dim: int = cite(512, code=MODEL_CODE)
@@ -182,9 +182,8 @@ RELEASED = released(PAPER)
 PHANTOM = replace(
     PAPER,
     model=ModelConfig(
-        image=ImageConfig(
-            weights="none", stored=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4
-        ),
+        weights="none",
+        image=ImageConfig(stored=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4),
         # a random transformer's end token hears next to nothing of the words for a thousand steps
         text=TextConfig(pool="mean", width=96, layers=2, heads=4),
         embedding_dim=96,

@@ -20,12 +20,12 @@ DATA_CODE = "data set"
 
 @dataclass(frozen=True)
 class ImageConfig:
-    stored: int = cite(320, code="preprocessing", ledger="L32")
+    size: int = cite(320, code="preprocessing", ledger="L32")
     """Side of the padded square on disk, pixels."""
     input: int = cite(224, paper="Sec. 3", code=DATA_CODE, ledger="L32")
     """Side of the network input, pixels."""
     fit: Literal["resize", "crop"] = cite("resize", code=DATA_CODE)
-    """From `stored` to `input`: resize, or cut, in training at a random place."""
+    """From `size` to `input`: resize, or cut, in training at a random place."""
     antialias: bool = cite(False, code=f"{DATA_CODE}: default of its day", ledger="L13")
     """Smooth before the reduction to `input`."""
     patch: int = cite(32, paper="Sec. 4: CLIP ViT-B/32", code=MODEL_CODE)
@@ -183,7 +183,7 @@ PHANTOM = replace(
     PAPER,
     model=ModelConfig(
         weights="none",
-        image=ImageConfig(stored=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4),
+        image=ImageConfig(size=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4),
         # a random transformer's end token hears next to nothing of the words for a thousand steps
         text=TextConfig(pool="mean", width=96, layers=2, heads=4),
         embedding_dim=96,

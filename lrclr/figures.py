@@ -76,8 +76,8 @@ def findings_figure(results: Sequence[dict[str, Any]]) -> Figure:
 def boxes_of(patches: NDArray[np.int64], image: ImageConfig) -> list[tuple[float, float, float]]:
     """Left, top and side of patches, pixels of the stored square; patch p is row p // grid."""
     grid, cut = image.input // image.patch, image.fit == "crop"
-    step = image.patch if cut else image.stored / grid
-    edge = (image.stored - image.input) // 2 if cut else 0
+    step = image.patch if cut else image.size / grid
+    edge = (image.size - image.input) // 2 if cut else 0
     return [(p % grid * step + edge, p // grid * step + edge, step) for p in patches.tolist()]
 
 

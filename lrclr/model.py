@@ -187,7 +187,7 @@ class LRCLR(
     @property
     def size(self) -> int:
         """Side of the prepared images, pixels."""
-        return self.config.image.stored
+        return self.config.image.size
 
     @property
     def backbone(self) -> nn.Module:
@@ -202,7 +202,7 @@ class LRCLR(
     def normalise(
         self, images: NDArray[np.uint8], *, generator: np.random.Generator | None = None
     ) -> Tensor:
-        """(B, stored, stored) pixels to network input; a generator gives random crops, if any."""
+        """(B, size, size) pixels to network input; a generator gives random crops, if any."""
         generators = None if generator is None else [generator] * len(images)
         return to_input(images, self.config.image, generators).to(self.device)
 

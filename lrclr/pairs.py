@@ -90,7 +90,7 @@ def load_pairs(cfg: PretrainConfig) -> Corpus:
     Raises:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
-    name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.stored
+    name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
     prepared = open_prepared(root, name, size)
     table = prepared.table() if prepared else load(name, root)
     images: Images = prepared or DecodedImages(table, size)

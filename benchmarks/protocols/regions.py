@@ -41,7 +41,7 @@ def centres(image: ImageConfig) -> NDArray[np.float64]:
     y, x = np.meshgrid(steps, steps, indexing="ij")
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     if image.fit == "crop":
-        return np.asarray((points + (image.stored - image.input) // 2) / image.stored)
+        return np.asarray((points + (image.size - image.input) // 2) / image.size)
     return np.asarray(points / image.input)
 
 

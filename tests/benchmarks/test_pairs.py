@@ -169,12 +169,12 @@ def test_linear_dice_term() -> None:
 
 
 def test_patch_centres_and_boxes_share_one_square() -> None:
-    whole = regions.centres(ImageConfig(stored=320, input=224, patch=32))
+    whole = regions.centres(ImageConfig(size=320, input=224, patch=32))
     assert whole.shape == (49, 2)
     np.testing.assert_allclose(
         whole[[0, 6, 48]], [[1 / 14, 1 / 14], [13 / 14, 1 / 14], [13 / 14] * 2]
     )
-    cut = regions.centres(ImageConfig(stored=104, input=96, patch=12, fit="crop"))
+    cut = regions.centres(ImageConfig(size=104, input=96, patch=12, fit="crop"))
     np.testing.assert_allclose(cut[0], [10 / 104, 10 / 104])
     box = np.array([[0.25, 0.25, 0.5, 0.5]], np.float32)
     covered = regions.inside(whole, box)

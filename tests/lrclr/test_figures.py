@@ -13,10 +13,10 @@ from lrclr.figures import boxes_of, findings_figure, regions_figure
 
 
 def test_boxes_lie_on_the_grid() -> None:
-    whole = ImageConfig(stored=320, input=224, patch=32)
+    whole = ImageConfig(size=320, input=224, patch=32)
     step = 320 / 7
     assert boxes_of(np.array([0, 8]), whole) == [(0, 0, step), (step, step, step)]
-    cut = ImageConfig(stored=104, input=96, patch=12, fit="crop")
+    cut = ImageConfig(size=104, input=96, patch=12, fit="crop")
     assert boxes_of(np.array([0, 63]), cut) == [(4, 4, 12), (88, 88, 12)]
 
 

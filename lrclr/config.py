@@ -54,6 +54,11 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class RegionConfig:
+    select_at: Literal["post", "before_last", "extra_layer"] = cite(
+        "post", note='all L layers enter Eq. 4, and the module "adds"', ledger="L04"
+    )
+    """`post`: the encoder is untouched, regions are rows of its last layer; `before_last`: the last
+    layer sees [CLS] and the regions alone, as in TransFG; `extra_layer`: one more layer does."""
     rollout: Literal["product", "residual", "last_layer"] = cite("product", paper="Eq. 4")
     """Attention from the input to the end: the layers' product, with half of the identity added to
     each, or the last layer alone."""
@@ -206,7 +211,6 @@ PRESETS = {"paper": PAPER, "literal": LITERAL, "released": RELEASED, "phantom": 
 
 DECISIONS = {
     "L03": "V, which Eq. 3 prints, is dropped: Eq. 4 multiplies (N, N) matrices.",
-    "L04": "After the last layer: the host is untouched, its global feature is CheXzero's.",
     "L07": "Patches only; [CLS] is kept anyway.",
     "L09": "Start to end token; what lies behind is masked.",
     "L10": "The sentence means the global loss.",

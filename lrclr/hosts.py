@@ -6,6 +6,7 @@ computed beside it without gradient. Nothing is stored on the host's modules.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -71,10 +72,12 @@ def attended(
         return mixed, (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
 
 
-def clip_image_tokens(visual: Any, images: Tensor, *, attention: bool) -> ImageTokens:
-    """Tokens of open_clip's vision transformer; images (B, 3, H, W)."""
-    x, kept = visual._embeds(images), []
-    for block in visual.transformer.resblocks:
+def clip_blocks(
+    blocks: Iterable[Any], x: Tensor, *, attention: bool
+) -> tuple[Tensor, list[Tensor] | None]:
+    """(B, N, D) through open_clip's blocks, and the attention of each if asked for."""
+    kept = []
+    for block in blocks:
         inner = block.attn
         y = F.linear(block.ln_1(x), inner.in_proj_weight, inner.in_proj_bias)
         q, k, v = (
@@ -84,7 +87,13 @@ def clip_image_tokens(visual: Any, images: Tensor, *, attention: bool) -> ImageT
         kept.append(probabilities)
         x = x + block.ls_1(inner.out_proj(mixed.transpose(1, 2).flatten(2)))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return ImageTokens(visual.ln_post(x), kept if attention else None, 1)  # type: ignore[arg-type]
+    return x, kept if attention else None  # type: ignore[return-value]
+
+
+def clip_image_tokens(visual: Any, images: Tensor, *, attention: bool) -> ImageTokens:
+    """Tokens of open_clip's vision transformer; images (B, 3, H, W)."""
+    x, kept = clip_blocks(visual.transformer.resblocks, visual._embeds(images), attention=attention)
+    return ImageTokens(visual.ln_post(x), kept, 1)
 
 
 def clip_text_tokens(clip: Any, ids: Tensor) -> TextTokens:

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ from common.config import from_dict
 from common.interface import ImageFeatures
 from lrclr.config import LossConfig, ModelConfig
 from lrclr.cross import CrossModality, prompt_scores
-from lrclr.hosts import ClipHost, ImageTokens, TextTokens
+from lrclr.hosts import ClipHost, TextTokens, clip_blocks
 from lrclr.images import to_input
 from lrclr.regions import Regions, class_row, gather, select
 from lrclr.text import byte_pairs, tokenised
@@ -51,11 +52,34 @@ class Embeddings(NamedTuple):
     emb: Tensor
 
 
+class ImageSide(NamedTuple):
+    """What the image encoder and the selection give.
+
+    Attributes:
+        feature: (B, D) the global class token after the last norm.
+        regions: What was selected; None if not asked for.
+        tokens: (B, 1 + K, D) [CLS] and the regions; None without regions.
+    """
+
+    feature: Tensor
+    regions: Regions | None
+    tokens: Tensor | None
+
+
 class Explained(NamedTuple):
     """Regions of images, and how a prompt attends to them: (B, K)."""
 
     regions: Regions
     scores: Tensor
+
+
+def silent_block(width: int, heads: int) -> ResidualAttentionBlock:
+    """A block of CLIP that changes nothing until it is trained: both of its outputs start at 0."""
+    block = ResidualAttentionBlock(width, heads, act_layer=QuickGELU)
+    for last in (block.attn.out_proj, block.mlp.c_proj):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return block
 
 
 class LRCLR(
@@ -92,6 +116,8 @@ class LRCLR(
         )
         self.clip = CLIP(config.embedding_dim, vision, words, quick_gelu=True)
         self.lrclr = CrossModality(image.width, text.width, config.cross)
+        if config.regions.select_at == "extra_layer":
+            self.extra = silent_block(image.width, image.heads)
 
     @property
     def host(self) -> ClipHost:
@@ -109,15 +135,16 @@ class LRCLR(
             pairs: Joint passes: `none`, `matched` or `all`.
             normalize: Cosines in `all`, see `LossConfig`.
         """
-        image, text = self.encode(images, ids, attention=pairs != "none")
+        image = self.image_side(images, regions=pairs != "none")
+        text = self.host.text_tokens(ids)
         v = t = every = None
         if pairs == "matched":
-            v, t, _, _ = self.lrclr.of_tokens(image, text, self.config.regions)
+            v, t, _ = self.lrclr(image.tokens, text)
         elif pairs == "all":
-            regions = self.regions_of(image)[1]
-            every = self.lrclr.all_pairs(regions, text, normalize=normalize)
+            assert image.tokens is not None
+            every = self.lrclr.all_pairs(image.tokens, text, normalize=normalize)
         return Output(
-            image.tokens[:, 0] @ self.clip.visual.proj,
+            image.feature @ self.clip.visual.proj,
             self.text_feature(text),
             self.clip.logit_scale.exp(),
             v,
@@ -126,12 +153,28 @@ class LRCLR(
             every,
         )
 
-    def encode(
-        self, images: Tensor, ids: Tensor, *, attention: bool
-    ) -> tuple[ImageTokens, TextTokens]:
-        """Tokens of both encoders."""
-        wide = images.expand(-1, 3, -1, -1)
-        return self.host.image_tokens(wide, attention=attention), self.host.text_tokens(ids)
+    def image_side(self, images: Tensor, *, regions: bool) -> ImageSide:
+        """The global feature and, if asked for, the regions (ledger L04).
+
+        Args:
+            images: (B, 1 or 3, H, W) network input.
+            regions: Whether they are wanted; with `post` nothing is spent on them otherwise.
+        """
+        wide, cfg = images.expand(-1, 3, -1, -1), self.config.regions
+        if cfg.select_at == "post":
+            image = self.host.image_tokens(wide, attention=regions)
+            if image.attention is None:
+                return ImageSide(image.tokens[:, 0], None, None)
+            found = select(class_row(image.attention, cfg), image.prefix)
+            tokens = gather(image.tokens, found, image.prefix)
+            return ImageSide(tokens[:, 0], found, tokens)
+        visual = cast(Any, self.clip.visual)
+        blocks = [*visual.transformer.resblocks, *([self.extra] if hasattr(self, "extra") else [])]
+        x, attention = clip_blocks(blocks[:-1], visual._embeds(wide), attention=True)
+        assert attention is not None
+        found = select(class_row(attention, cfg))
+        tokens = visual.ln_post(clip_blocks(blocks[-1:], gather(x, found), attention=False)[0])
+        return ImageSide(tokens[:, 0], found, tokens)
 
     def text_feature(self, text: TextTokens) -> Tensor:
         """Tokens to the joint space: (B, E)."""
@@ -143,17 +186,12 @@ class LRCLR(
             pooled = text.tokens[rows, text.cls_index]
         return cast(Tensor, pooled @ self.clip.text_projection)
 
-    def regions_of(self, image: ImageTokens) -> tuple[Regions, Tensor]:
-        """The selected regions, and [CLS] with their tokens (B, 1 + K, D)."""
-        assert image.attention is not None
-        regions = select(class_row(image.attention, self.config.regions), image.prefix)
-        return regions, gather(image.tokens, regions, image.prefix)
-
     @torch.no_grad()
     def select(self, images: Tensor) -> Regions:
         """Regions of network input (B, 1 or 3, H, W)."""
-        wide = images.expand(-1, 3, -1, -1)
-        return self.regions_of(self.host.image_tokens(wide, attention=True))[0]
+        found = self.image_side(images, regions=True).regions
+        assert found is not None
+        return found
 
     @torch.no_grad()
     def explain(self, images: Tensor, prompts: Sequence[str]) -> Explained:
@@ -165,11 +203,12 @@ class LRCLR(
         """
         self.eval()
         ids = tokenised(prompts, self.config.text.context, cut=False).to(self.device)
-        image, text = self.encode(images, ids, attention=True)
-        regions, tokens = self.regions_of(image)
-        attention = self.lrclr(tokens, text, weights=True)[2]
+        image, text = self.image_side(images, regions=True), self.host.text_tokens(ids)
+        attention = self.lrclr(image.tokens, text, weights=True)[2]
         assert attention is not None
-        return Explained(regions, prompt_scores(attention, text, regions.patch.shape[1]))
+        assert image.regions is not None
+        count = image.regions.patch.shape[1]
+        return Explained(image.regions, prompt_scores(attention, text, count))
 
     def freeze(self, loss: LossConfig, which: str) -> None:
         """Take out of training what is asked for, and what no term of the loss reaches."""
@@ -207,7 +246,7 @@ class LRCLR(
         return to_input(images, self.config.image, generators).to(self.device)
 
     def image_features(self, images: Tensor) -> ImageFeatures:
-        """[CLS] after the last norm, and the patches'."""
+        """[CLS] after the last norm, and the patches', of the bare encoder."""
         tokens = self.host.image_tokens(images.expand(-1, 3, -1, -1), attention=False).tokens
         return ImageFeatures(tokens[:, 0], tokens[:, 1:])
 
@@ -215,7 +254,8 @@ class LRCLR(
         """Network input to the joint space: the global feature alone, as CheXzero's."""
         self.eval()
         with torch.no_grad():
-            return Embeddings(self.image_features(images).pooled @ self.clip.visual.proj)
+            feature = self.image_side(images, regions=False).feature
+            return Embeddings(feature @ self.clip.visual.proj)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Raw texts to the joint space; longer ones, reports for instance, are cut."""

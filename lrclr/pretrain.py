@@ -24,11 +24,11 @@ from lrclr.pairs import Batch, Pairs, load_pairs
 
 def optimizer_of(model: LRCLR, cfg: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW of what is trained; LRCLR's own parameters at `new_lr_mult` times the rate."""
-    own = {id(p) for p in model.lrclr.parameters()}
+    host = {id(p) for p in model.clip.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if id(p) not in own], "base": cfg.lr},
-        {"params": [p for p in trained if id(p) in own], "base": cfg.lr * cfg.new_lr_mult},
+        {"params": [p for p in trained if id(p) in host], "base": cfg.lr},
+        {"params": [p for p in trained if id(p) not in host], "base": cfg.lr * cfg.new_lr_mult},
     ]
     groups = [group for group in groups if group["params"]]
     if cfg.optimizer == "sgd":

@@ -241,6 +241,49 @@ def test_explained_regions(corpus: Path, tmp_path: Path) -> None:
         tokenised(["word " * 100], 64, cut=False)
 
 
+def placed(where: str) -> LRCLR:
+    """The phantom's model with the same first weights wherever it selects."""
+    cfg = PRESETS["phantom"].model
+    torch.manual_seed(0)
+    return LRCLR(replace(cfg, regions=replace(cfg.regions, select_at=where))).eval()  # type: ignore[arg-type]
+
+
+def test_before_the_last_layer_it_sees_class_and_regions_alone() -> None:
+    model, images = placed("before_last"), torch.randn(2, 3, 96, 96)
+    found = model.image_side(images, regions=True)
+    visual: Any = model.clip.visual
+    kept: list[torch.Tensor] = []
+    x = visual._embeds(images)
+    for block in visual.transformer.resblocks[:-1]:
+        y = block.ln_1(x)
+        kept.append(block.attn(y, y, y, average_attn_weights=False)[1])
+        x = block(x)
+    regions = select(class_row(kept))
+    rows = [torch.stack([x[b, 0], *(x[b, 1 + int(p)] for p in regions.patch[b])]) for b in (0, 1)]
+    expected = visual.ln_post(visual.transformer.resblocks[-1](torch.stack(rows)))
+    assert found.regions is not None
+    torch.testing.assert_close(found.regions.patch, regions.patch)
+    torch.testing.assert_close(found.tokens, expected)
+    torch.testing.assert_close(found.feature, expected[:, 0])
+    assert (
+        found.feature - placed("post").image_side(images, regions=False).feature
+    ).abs().max() > 0
+
+
+def test_a_layer_of_its_own_changes_nothing_until_it_is_trained() -> None:
+    model, images = placed("extra_layer"), torch.randn(2, 3, 96, 96)
+    after = placed("post").image_side(images, regions=True)
+    found = model.image_side(images, regions=False)
+    torch.testing.assert_close(found.feature, after.feature)
+    torch.testing.assert_close(found.tokens, after.tokens)
+    ids = tokenised(["edema", "small left effusion"], 64)
+    losses = pretrain_losses(model(images, ids, "matched"), LossConfig())
+    torch.stack(list(losses.values())).sum().backward()
+    assert model.extra.attn.out_proj.weight.grad.abs().sum() > 0
+    model.freeze(LossConfig(), "image")
+    assert all(p.requires_grad for p in model.extra.parameters())
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return LRCLR.from_pretrained(folder / "last").state_dict()
 

@@ -15,7 +15,7 @@ import tyro
 from common.config import RunConfig, cite
 
 if TYPE_CHECKING:
-    from common.interface import Predictor
+    from common.interface import Encoder
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ PHANTOM = replace(PAPER, model=ModelConfig(ImageConfig(size=104, crop=96)))
 PRESETS = {"paper": PAPER, "phantom": PHANTOM}
 
 
-def tower(cfg: Config) -> Predictor:
+def tower(cfg: Config) -> Encoder:
     """The vision tower with its preprocessing.
 
     Raises:

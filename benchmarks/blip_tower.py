@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -77,27 +76,3 @@ class BlipTower(nn.Module):
         """Network input to [CLS] and patches."""
         tokens = self.vit(images, interpolate_pos_encoding=True).last_hidden_state
         return ImageFeatures(tokens[:, 0], tokens[:, 1:])
-
-    def embed_images(self, images: Tensor) -> NamedTuple:
-        """Not asked of this row.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("BLIP is evaluated by its image features alone")
-
-    def embed_texts(self, texts: Sequence[str]) -> NamedTuple:
-        """Not asked of this row.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("BLIP is evaluated by its image features alone")
-
-    def similarity(self, images: NamedTuple, texts: NamedTuple) -> Tensor:
-        """Not asked of this row.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError("BLIP is evaluated by its image features alone")

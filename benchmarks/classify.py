@@ -13,14 +13,14 @@ from benchmarks.protocols import finetune, prompt_pairs, retrieval, zero_shot
 from benchmarks.protocols.linear_probe import PROBES
 from benchmarks.tasks import TASKS
 from common import config
-from common.interface import Predictor
+from common.interface import Encoder, Predictor
 from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
 from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
-def linear(args: Args, model: Predictor) -> Outcome:
+def linear(args: Args, model: Encoder) -> Outcome:
     """Linear classification at every label fraction; CheXpert's classifier also meets 5x200."""
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     five = _five_by_200(args, model) if args.dataset == "chexpert" else None
@@ -53,7 +53,7 @@ def linear(args: Args, model: Predictor) -> Outcome:
     return out
 
 
-def finetuned(args: Args, model: Predictor) -> Outcome:
+def finetuned(args: Args, model: Encoder) -> Outcome:
     """Fine-tuning at every label fraction: mean AUROC, and that of each label."""
     protocol = f"finetune/{args.finetune}"
     data, recipe = (
@@ -179,7 +179,7 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
     )
 
 
-def _five_by_200(args: Args, model: Predictor) -> Downstream:
+def _five_by_200(args: Args, model: Encoder) -> Downstream:
     return Downstream("chexpert5x200", args.data_root, size=model.size)
 
 

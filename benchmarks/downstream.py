@@ -17,7 +17,7 @@ from common.data import chexpert, load, load_tables, splits
 from common.data.labels import apply_policy
 from common.data.prepare import DecodedImages, Images, open_prepared
 from common.data.records import RecordTable
-from common.interface import Predictor
+from common.interface import Encoder
 
 BATCH = 64
 """Images encoded at once; without influence on the result, encoders being in evaluation mode."""
@@ -84,7 +84,7 @@ def describe_split(split: splits.Split, table: RecordTable) -> dict[str, object]
 
 
 @torch.no_grad()
-def pooled_features(model: Predictor, data: Downstream, ids: Sequence[str]) -> NDArray[np.float32]:
+def pooled_features(model: Encoder, data: Downstream, ids: Sequence[str]) -> NDArray[np.float32]:
     """(n, C) features of the bare image encoder, centre crops, each image encoded once."""
     return np.concatenate(
         [

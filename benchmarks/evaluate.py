@@ -33,7 +33,7 @@ WITHOUT_MODEL: dict[str, Callable[[Args], Outcome]] = {
     "splits": split_sizes,
     "parameters": parameters,
 }
-PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
+PROTOCOLS: dict[str, Callable[[Args, Any], Outcome]] = {
     "linear": linear,
     "zero_shot": zero_shot_classification,
     "retrieval": image_to_report,
@@ -43,6 +43,21 @@ PROTOCOLS: dict[str, Callable[[Args, Predictor], Outcome]] = {
     "grounding": ground,
     "regions": select_regions,
 }
+READS_TEXT = ("zero_shot", "retrieval")
+
+
+def evaluate(args: Args) -> Outcome:
+    """The outcome of one protocol.
+
+    Raises:
+        NotRunnable: If the model cannot be had, or has no text side and needs one.
+    """
+    if args.task in WITHOUT_MODEL:
+        return WITHOUT_MODEL[args.task](args)
+    model = ready(MODELS[args.model], args.corpus, args.seed, args.run)
+    if args.task in READS_TEXT and not isinstance(model, Predictor):
+        raise NotRunnable(f"{args.model} is an image encoder without a text side")
+    return PROTOCOLS[args.task](args, model)
 
 
 def run(args: Args) -> Path:
@@ -61,16 +76,11 @@ def run(args: Args) -> Path:
         "preset": PRESET[args.corpus],
     }
     try:
-        bare = args.task in WITHOUT_MODEL
-        outcome = (
-            WITHOUT_MODEL[args.task](args)
-            if bare
-            else PROTOCOLS[args.task](args, ready(spec, args.corpus, args.seed, args.run))
-        )
+        outcome = evaluate(args)
     except NotRunnable as reason:
         record["not_run"] = str(reason)
     else:
-        trained = spec.pretrained and not bare
+        trained = spec.pretrained and args.task not in WITHOUT_MODEL
         record |= {
             "protocol": outcome.protocol,
             "cells": [asdict(cell) for cell in outcome.cells],

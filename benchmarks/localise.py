@@ -15,7 +15,7 @@ from common.config import to_dict
 from common.data import load, load_tables, ms_cxr, object_cxr, splits
 from common.data.prepare import DecodedImages, open_prepared
 from common.data.tables import DataError
-from common.interface import Predictor
+from common.interface import Encoder
 from common.metrics import bootstrap_mean
 from lrclr.model import LRCLR
 
@@ -23,7 +23,7 @@ UPERNET = {"siim": "siim/maco-v1"}
 """Splits of UPerNet's protocol where they differ from `DENSE`."""
 
 
-def segment(args: Args, model: Predictor) -> Outcome:
+def segment(args: Args, model: Encoder) -> Outcome:
     """U-Net segmentation at every label fraction, and Dice of the test images."""
     protocol, name = f"segmentation/{args.recipe}", args.dataset
     if not hasattr(model.backbone, "feature_info"):
@@ -60,7 +60,7 @@ def segment(args: Args, model: Predictor) -> Outcome:
 
 
 def segment_upernet(
-    args: Args, model: Predictor, recipe: upernet.MacoSegmentation, protocol: str
+    args: Args, model: Encoder, recipe: upernet.MacoSegmentation, protocol: str
 ) -> Outcome:
     """UPerNet at every label fraction, and the four kinds of Dice of the test images."""
     name = args.dataset
@@ -92,7 +92,7 @@ def segment_upernet(
     return out
 
 
-def ground(args: Args, model: Predictor) -> Outcome:
+def ground(args: Args, model: Encoder) -> Outcome:
     """Zero-shot phrase grounding on MS-CXR, beside a centre prior, and over a grid of tau."""
     if not isinstance(model, grounding.Grounder):
         raise DataError(f"{args.model} has no map of a phrase over an image: nothing to ground")
@@ -142,7 +142,7 @@ def ground(args: Args, model: Predictor) -> Outcome:
     return out
 
 
-def select_regions(args: Args, model: Predictor) -> Outcome:
+def select_regions(args: Args, model: Encoder) -> Outcome:
     """Regions that LRCLR's selection picks, against the boxes of the test images."""
     if not isinstance(model, LRCLR):
         raise NotRunnable("it selects no regions")
@@ -163,7 +163,7 @@ def select_regions(args: Args, model: Predictor) -> Outcome:
     )
 
 
-def detect(args: Args, model: Predictor) -> Outcome:
+def detect(args: Args, model: Encoder) -> Outcome:
     """YOLOv3 detection at every label fraction, and mAP on the test images."""
     protocol, name = f"detection/{args.recipe}", args.dataset
     recipe = detection.RECIPES[protocol]

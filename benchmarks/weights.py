@@ -15,7 +15,7 @@ from benchmarks.core import Model, NotRunnable
 from benchmarks.models import settings
 from common import config
 from common.checkpoint import CheckpointError
-from common.interface import Predictor
+from common.interface import Encoder
 from convirt.checkpoint import fresh_model as fresh_convirt
 from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
@@ -69,7 +69,7 @@ def device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def ready(model: Model, corpus: str, seed: int, run: Path) -> Predictor:
+def ready(model: Model, corpus: str, seed: int, run: Path) -> Encoder:
     """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
 
     Raises:

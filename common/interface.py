@@ -1,9 +1,9 @@
-"""The small interface that protocols and users rely on; every paper's model answers it."""
+"""The small interface that protocols and users rely on; every paper's model is a `Predictor`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ class ImageFeatures(NamedTuple):
     local: Tensor
 
 
-class Predictor(Protocol):
-    """A pre-trained model with its preprocessing: 8-bit pixels and raw text to similarities."""
+class Encoder(Protocol):
+    """An image encoder with its preprocessing: 8-bit pixels to features."""
 
     @property
     def size(self) -> int:
@@ -44,6 +44,11 @@ class Predictor(Protocol):
     def image_features(self, images: Tensor) -> ImageFeatures:
         """Network input to features of the bare encoder."""
         ...
+
+
+@runtime_checkable
+class Predictor(Encoder, Protocol):
+    """A pre-trained model with its preprocessing: 8-bit pixels and raw text to similarities."""
 
     def embed_images(self, images: Tensor) -> NamedTuple:
         """Network input to the joint space, as the paper's model gives it."""

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, device_of
 from common.config import cite
-from common.interface import Predictor
+from common.interface import Encoder
 from common.metrics import auroc
 
 RELEASED_TABLE = {
@@ -159,7 +159,7 @@ class Classifier(nn.Module):
         drop_path: See `MacoFinetune`.
     """
 
-    def __init__(self, model: Predictor, labels: int, *, drop_path: float) -> None:
+    def __init__(self, model: Encoder, labels: int, *, drop_path: float) -> None:
         super().__init__()
         source: Any = model.backbone
         self.backbone: Any = copy.deepcopy(source)
@@ -224,7 +224,7 @@ def kad_input(pixels: NDArray[np.uint8], *, train: bool) -> Tensor:
 
 
 def input_of(
-    model: Predictor,
+    model: Encoder,
     pixels: NDArray[np.uint8],
     recipe: MacoFinetune,
     generator: np.random.Generator | None = None,
@@ -237,7 +237,7 @@ def input_of(
 
 @torch.no_grad()
 def scores_of(
-    net: Classifier, model: Predictor, data: Downstream, ids: Sequence[str], recipe: MacoFinetune
+    net: Classifier, model: Encoder, data: Downstream, ids: Sequence[str], recipe: MacoFinetune
 ) -> NDArray[np.float32]:
     """(n, L) logits of the recipe's input without augmentation."""
     net.eval()
@@ -264,7 +264,7 @@ class Fitted:
 
 
 def fit(
-    model: Predictor,
+    model: Encoder,
     data: Downstream,
     train: Sequence[str],
     valid: Sequence[str],
@@ -305,7 +305,7 @@ def fit(
 
 
 def _train(
-    model: Predictor,
+    model: Encoder,
     data: Downstream,
     train: Sequence[str],
     valid: Sequence[str],

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, pooled_features
 from common.config import cite
-from common.interface import Predictor
+from common.interface import Encoder
 from common.metrics import auroc
 
 Array = NDArray[np.float32]
@@ -162,7 +162,7 @@ class CachedProbe:
 
     protocol = "linear/cached-features"
 
-    def __init__(self, model: Predictor, data: Downstream, ids: Sequence[str]) -> None:
+    def __init__(self, model: Encoder, data: Downstream, ids: Sequence[str]) -> None:
         self.row = {image_id: i for i, image_id in enumerate(ids)}
         self.features = pooled_features(model, data, ids)
 
@@ -185,7 +185,7 @@ class PaperProbe(CachedProbe):
 
     config: ProbeConfig
 
-    def __init__(self, model: Predictor, data: Downstream, ids: Sequence[str]) -> None:
+    def __init__(self, model: Encoder, data: Downstream, ids: Sequence[str]) -> None:
         super().__init__(
             model, data, ids
         )  # validation and test crops are central: encode them once

@@ -23,13 +23,27 @@ UPERNET = {"siim": "siim/maco-v1"}
 """Splits of UPerNet's protocol where they differ from `DENSE`."""
 
 
+SCALES = 5
+"""Of a ResNet's stem and stages."""
+
+
+def require_scales(model: Encoder) -> None:
+    """Refuse an image encoder whose maps are all of one scale, as a ViT's are.
+
+    Raises:
+        NotRunnable: If U-Net and YOLOv3 cannot stand on it.
+    """
+    maps = getattr(model.backbone, "feature_info", [])
+    if len({info["reduction"] for info in maps}) < SCALES:
+        raise NotRunnable("its image encoder gives maps of one scale, this net needs a ResNet's")
+
+
 def segment(args: Args, model: Encoder) -> Outcome:
     """U-Net segmentation at every label fraction, and Dice of the test images."""
     protocol, name = f"segmentation/{args.recipe}", args.dataset
-    if not hasattr(model.backbone, "feature_info"):
-        raise NotRunnable("its image encoder gives no feature maps to a segmentation net")
     if protocol in upernet.RECIPES:
         return segment_upernet(args, model, upernet.RECIPES[protocol], protocol)
+    require_scales(model)
     recipe = segmentation.RECIPES[protocol]
     table = load(name, args.data_root)
     split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
@@ -166,6 +180,7 @@ def select_regions(args: Args, model: Encoder) -> Outcome:
 def detect(args: Args, model: Encoder) -> Outcome:
     """YOLOv3 detection at every label fraction, and mAP on the test images."""
     protocol, name = f"detection/{args.recipe}", args.dataset
+    require_scales(model)
     recipe = detection.RECIPES[protocol]
     table = (
         object_cxr.load(args.data_root, polygons=recipe.polygon_boxes)

@@ -10,7 +10,16 @@ import torch
 
 from benchmarks.core import Model, NotRunnable
 from benchmarks.downstream import Downstream
-from benchmarks.models import IMAGENET, MODELS, RANDOM, settings
+from benchmarks.localise import require_scales
+from benchmarks.models import (
+    IMAGENET,
+    MODELS,
+    RANDOM,
+    RANDOM_CHEXZERO,
+    RANDOM_RESNET,
+    RANDOM_VIT,
+    settings,
+)
 from benchmarks.protocols.linear_probe import (
     CachedProbe,
     GloriaProbe,
@@ -92,6 +101,13 @@ def test_model_flags_are_valid_and_do_what_their_names_say() -> None:
 def test_imagenet_says_why_it_cannot_run_here(corpus: str, tmp_path: Path) -> None:
     with pytest.raises(NotRunnable, match="ImageNet"):
         ready(IMAGENET, corpus, 0, tmp_path)
+
+
+@pytest.mark.parametrize("model", [RANDOM_VIT, RANDOM_CHEXZERO])
+def test_a_vision_transformer_says_why_it_has_no_unet(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(NotRunnable, match="one scale"):
+        require_scales(ready(model, "phantom", 0, tmp_path))
+    require_scales(ready(RANDOM_RESNET, "phantom", 0, tmp_path))
 
 
 def test_random_baselines_differ_by_seed(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
         *("--cores", str(args.cores), "--executor", args.executor, "--rerun-triggers", "mtime"),
         *("--quiet", "rules", "--rerun-incomplete", "--keep-going", "--nolock"),
+        "--force-use-threads",  # evaluations are forked, see `warm`
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
         *("--", *map(str, targets)),
     ]

@@ -188,7 +188,7 @@ PHANTOM = replace(
     PAPER,
     model=ModelConfig(
         weights="none",
-        image=ImageConfig(size=104, input=96, fit="crop", patch=12, width=96, layers=4, heads=4),
+        image=ImageConfig(size=104, input=96, fit="crop", patch=16, width=96, layers=4, heads=4),
         # a random transformer's end token hears next to nothing of the words for a thousand steps
         text=TextConfig(pool="mean", width=96, layers=2, heads=4),
         embedding_dim=96,

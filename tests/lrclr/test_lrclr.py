@@ -33,6 +33,10 @@ from lrclr.pairs import impressions, load_pairs
 from lrclr.pretrain import joint_passes, noise_loss, train
 from lrclr.regions import class_row, gather, select
 from lrclr.text import tokenised
+from mgca.checkpoint import fresh_model as fresh_mgca
+from mgca.config import PRESETS as MGCA_PRESETS
+from mgca.pairs import load_pairs as load_mgca_pairs
+from mgca.pretrain import losses_of as mgca_losses
 
 ROOT = Path(__file__).parents[2]
 KEYS = json.loads((ROOT / "tests" / "golden" / "lrclr" / "checkpoint_keys.json").read_text())
@@ -134,6 +138,32 @@ def test_attached_to_a_vit_and_a_bert_it_leaves_them_alone() -> None:
     for part in (first, bert.embeddings.word_embeddings.weight):
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
+
+
+def test_attached_to_mgca_both_learn_together(corpus: Path, tmp_path: Path) -> None:
+    """Five steps on a batch of MGCA's own pairs, its three losses and the local one."""
+    cfg = MGCA_PRESETS["phantom"]
+    cfg = replace(cfg, run=replace(cfg.run, data_root=corpus, out=tmp_path))
+    torch.manual_seed(0)
+    mgca: Any = fresh_mgca(cfg)
+    keys = set(mgca.state_dict())
+    local = attach(VitBertHost(mgca.backbone, mgca.text_encoder.bert), CrossConfig(width=32))
+    images, tokens = load_mgca_pairs(cfg, mgca.word_pieces()).train.__getitems__(range(8))
+    optimizer = torch.optim.AdamW([*mgca.parameters(), *local.parameters()], lr=3e-4)
+    totals = []
+    for _ in range(5):
+        out = local(images, tokens.ids, tokens.mask)
+        terms = mgca_losses(mgca(images, tokens), cfg)
+        terms["local"] = 0.5 * local_loss(out.image, out.text, out.scale, LossConfig())
+        totals.append({name: term.item() for name, term in terms.items()})
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert set(mgca.state_dict()) == keys
+    assert totals[0].keys() == {"ita", "cta", "cpa", "local"}
+    assert totals[-1]["ita"] < totals[0]["ita"]
+    assert totals[-1]["local"] < totals[0]["local"]
+    assert out.regions.patch.shape == (8, cfg.model.image.heads)
 
 
 def test_a_network_without_class_token_is_refused() -> None:

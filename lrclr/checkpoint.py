@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,7 @@ def initialise(model: LRCLR) -> None:
     if config.checkpoint is not None:
         load_clip(model, Path(config.checkpoint))
     elif config.weights == "openai":
+        logging.disable(logging.ERROR)  # open_clip logs what is raised below
         try:
             source: nn.Module = open_clip.create_model("ViT-B-32-quickgelu", pretrained="openai")
         except Exception as error:
@@ -84,4 +86,6 @@ def initialise(model: LRCLR) -> None:
                 "copy is reachable. Download them once with network access, point "
                 "--model.checkpoint to a CheXzero checkpoint, or use the phantom preset"
             ) from error
+        finally:
+            logging.disable(logging.NOTSET)
         load_exactly(model.clip, source.state_dict(), path=Path("openai ViT-B-32"))

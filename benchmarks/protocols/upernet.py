@@ -85,6 +85,9 @@ class PhantomUPerNet(MacoSegmentation):
     iterations: tuple[int, int, int] = cite((80, 80, 160), note="small")
     warmup: tuple[int, int, int] = cite((10, 10, 10), note="small")
     check_every: tuple[int, int, int] = cite((40, 40, 40), note="small")
+    sampler: Literal["plain", "balanced"] = cite(
+        "balanced", note="few steps: of every image, most empty, an empty mask learns best"
+    )
 
 
 RECIPES = {

@@ -121,6 +121,11 @@ def ground(args: Args, model: Encoder) -> Outcome:
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
     centre = grounding.evaluate(prior, phrases, None, cfg)
     values = {**found.overall, **{f"{k}_centre_prior": v for k, v in centre.overall.items()}}
+    if weights is not None:
+        places = grounding.weights_by_place(weights, phrases, cfg)
+        values |= dict(
+            zip(("position_weight_in_boxes", "position_weight_border"), places, strict=True)
+        )
     intervals = {
         metric: bootstrap_mean(column)[1:3]
         for metric, column in zip(("miou", "cnr", "pointing_game"), found.values.T, strict=True)

@@ -64,6 +64,8 @@ MACO_MAE = Model("maco-mae", "maco", ("--loss.mae-weight", "1", "--loss.align-we
 MACO_CLIP = Model(
     "maco-clip", "maco", ("--loss.weighting", "none", "--loss.align-direction", "symmetric")
 )
+# ledger L1b: as printed a high importance flattens its row, as released it sharpens it
+MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weighting", "released"))
 RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pretrained=False)
 BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
 CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
@@ -156,7 +158,7 @@ MODELS = {
         *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
-        *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, RANDOM_MACO),
+        *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, MACO_RELEASED_WEIGHTING, RANDOM_MACO),
         *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
         *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
         *(*SMOOTHINGS.values(), CHEXZERO, LRCLR, LRCLR_ALL_PAIRS, LRCLR_LITERAL),

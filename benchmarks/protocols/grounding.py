@@ -229,6 +229,26 @@ def evaluate(
     return summarise(categories, judged, kept, len(phrases) - len(kept))
 
 
+def weights_by_place(
+    weights: Map, phrases: Sequence[Phrase], cfg: GroundingConfig
+) -> tuple[float, float]:
+    """Mean position weight where the boxes lie, and on the outermost ring of patches (Fig. 4).
+
+    Args:
+        weights: (g, g) before any softmax.
+        phrases: Their boxes say how much each patch counts in the first mean.
+        cfg: Side of the boxes' frame.
+    """
+    grid = len(weights)
+    covered = np.zeros((grid, grid))
+    for phrase in phrases:
+        mask = np.minimum(phrase_mask(phrase, cfg), 1).astype(np.float32)
+        covered += cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA)
+    ring = np.ones((grid, grid), bool)
+    ring[1:-1, 1:-1] = False
+    return float((weights * covered).sum() / covered.sum()), float(weights[ring].mean())
+
+
 def centre_prior(grid: int) -> Map:
     """(g, g) map that falls off with the distance from the centre: what knowing nothing scores."""
     axis = np.arange(grid) - (grid - 1) / 2

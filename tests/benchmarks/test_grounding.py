@@ -19,6 +19,7 @@ from benchmarks.protocols.grounding import (
     position_shares,
     rescaled,
     summarise,
+    weights_by_place,
 )
 from common.data.images import resize_and_pad
 from common.data.ms_cxr import Phrase
@@ -118,3 +119,11 @@ def test_position_weights_draw_the_map_to_where_they_are_large() -> None:
     row, column = (int(k) for k in np.unravel_index(heat.argmax(), heat.shape))
     assert max(row, column) < 8
     assert position_shares(weights, 0.1).sum() == pytest.approx(1)
+
+
+def test_position_weights_by_place() -> None:
+    """A box over the right half of a 4 x 4 grid: its weights 3 and 4, the ring's mean by hand."""
+    weights = np.tile(np.arange(1, 5, dtype=np.float32), (4, 1))
+    inside, border = weights_by_place(weights, [phrase((16, 0, 16, 32))], CONFIG)
+    assert inside == pytest.approx(3.5)
+    assert border == pytest.approx((10 + 10 + 1 + 1 + 4 + 4) / 12)

@@ -25,6 +25,8 @@ class ImageConfig:
     """Width of the stem, to shrink it."""
     channels: tuple[int, ...] | None = cite(None, note="the backbone's own")
     """Widths of the stages, to shrink it."""
+    zero_init_last: bool = cite(False, code="torchvision's ResNet")
+    """Whether random residual blocks start as identities; without effect on loaded weights."""
     size: int = cite(256, note="room for crops")
     """Long side after the resize that precedes zero padding, pixels."""
     crop: int = cite(224, paper="Appendix A")
@@ -136,6 +138,7 @@ PHANTOM = replace(
             weights="none",
             stem_width=8,
             channels=(16, 32, 64, 128),
+            zero_init_last=True,
             size=104,
             crop=96,
         ),

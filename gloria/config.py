@@ -29,6 +29,8 @@ class ImageConfig:
     """Width of the stem, to shrink the backbone."""
     channels: tuple[int, ...] | None = cite(None, note="the backbone's own")
     """Widths of the stages, to shrink the backbone."""
+    zero_init_last: bool = cite(False, code="torchvision's ResNet")
+    """Whether random residual blocks start as identities; without effect on loaded weights."""
     weights: Literal["imagenet", "none"] = cite("imagenet", code=f"{PRETRAIN}: vision.pretrained")
     """Initial weights of the backbone."""
     local_stage: int = cite(3, code="vision model", ledger="G14")
@@ -278,6 +280,7 @@ PHANTOM = replace(
             backbone="resnet10t",
             stem_width=8,
             channels=(16, 32, 64, 128),
+            zero_init_last=True,
             weights="none",
             size=104,
             crop=96,

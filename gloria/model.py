@@ -85,6 +85,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         sizes = {"stem_width": config.stem_width, "channels": config.channels}
         given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+        given["zero_init_last"] = config.zero_init_last
         self.backbone = cast(
             Any, timm.create_model(config.backbone, num_classes=0, global_pool="", **given)
         )

@@ -32,6 +32,8 @@ class ImageConfig:
     """Width of the stem, to shrink it."""
     channels: tuple[int, ...] | None = cite(None, note="the backbone's own")
     """Widths of the stages, to shrink it."""
+    zero_init_last: bool = cite(False, code="torchvision's ResNet")
+    """Whether random residual blocks start as identities; without effect on loaded weights."""
     size: int = cite(256, paper="Sec. IV-A", code=DATA_CODE)
     """Side of the images before the crop, pixels."""
     crop: int = cite(224, paper="Sec. IV-A", code=DATA_CODE)
@@ -233,6 +235,7 @@ PHANTOM = replace(
             weights="none",
             stem_width=8,
             channels=(16, 32, 64, 128),
+            zero_init_last=True,
             size=104,
             crop=96,
         ),

@@ -38,6 +38,8 @@ class ImageConfig:
     """Width of a ResNet's stem, to shrink it."""
     channels: tuple[int, ...] | None = cite(None, note="the backbone's own")
     """Widths of a ResNet's stages, to shrink it."""
+    zero_init_last: bool = cite(False, code="torchvision's ResNet")
+    """Whether random residual blocks start as identities; without effect on loaded weights."""
     resnet_input: int = cite(299, code="image encoder", ledger="D23")
     """Side to which a ResNet upsamples its input, pixels; 19 x 19 regions at 299."""
     size: int = cite(256, code=f"{DATA_CODE}: imsize")
@@ -254,7 +256,12 @@ PRESETS = {
     "released-resnet50": with_resnet(RELEASED),
     "phantom": PHANTOM,
     "phantom-resnet50": with_resnet(
-        PHANTOM, backbone="resnet10t", stem_width=8, channels=(16, 32, 64, 128), resnet_input=96
+        PHANTOM,
+        backbone="resnet10t",
+        stem_width=8,
+        channels=(16, 32, 64, 128),
+        zero_init_last=True,
+        resnet_input=96,
     ),
 }
 

@@ -61,7 +61,7 @@ class BlipTower(nn.Module):
     def normalise(
         self, images: NDArray[np.uint8], *, generator: np.random.Generator | None = None
     ) -> Tensor:
-        """(B, size, size) pixels to (B, 3, crop, crop): centre or random crops."""
+        """(B, size, size) pixels to (B, 3, crop, crop) in [-1, 1]: centre or random crops."""
         crop = self.config.crop
         room = images.shape[1] - crop
         corners = np.full((len(images), 2), round(room / 2))
@@ -69,10 +69,11 @@ class BlipTower(nn.Module):
             corners = generator.integers(0, room + 1, size=corners.shape)
         cuts = zip(images, corners, strict=True)
         pixels = np.stack([i[y : y + crop, x : x + crop] for i, (y, x) in cuts])
-        grey = torch.from_numpy(pixels)[:, None].float().div(255).sub(MEAN).div(DEVIATION)
+        grey = torch.from_numpy(pixels)[:, None].float().div(127.5).sub(1)
         return grey.to(device_of(self)).expand(-1, 3, -1, -1)
 
     def image_features(self, images: Tensor) -> ImageFeatures:
-        """Network input to [CLS] and patches."""
+        """Network input, standardised here as BLIP was trained, to [CLS] and patches."""
+        images = ((images + 1) / 2 - MEAN) / DEVIATION  # augmentations before it need [-1, 1]
         tokens = self.vit(images, interpolate_pos_encoding=True).last_hidden_state
         return ImageFeatures(tokens[:, 0], tokens[:, 1:])

@@ -30,12 +30,12 @@ def linear(args: Args, model: Encoder) -> Outcome:
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))
     out.predictions["test_targets"] = data.targets(test)
     for share in MODELS[args.model].fractions:
-        chosen, notes = share_of(args, train, data.table, share)
+        chosen, facts = share_of(args, train, data.table, share)
         classify = probe.fit(data, chosen, valid, args.seed)
         scores = classify(probe.of(test))
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, data.targets(test), scores, share)
-        out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
+        out.details[f"{share:g}"] = facts
         if data.task.exclusive:
             hits = scores.argmax(axis=1) == data.classes(test)
             out.cells.append(Cell(args.dataset, "accuracy", float(hits.mean()), len(test), share))
@@ -68,7 +68,7 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
     names = [data.task.labels[k] for k in both]
     out.details["labels_without_auroc"] = sorted(set(data.task.labels) - set(names))
     for share in MODELS[args.model].fractions:
-        chosen, notes = share_of(args, train, data.table, share)
+        chosen, facts = share_of(args, train, data.table, share)
         fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
         scores = finetune.scores_of(fitted.net, model, data, test, recipe)
         out.predictions[f"test_scores_{share:g}"] = scores
@@ -80,8 +80,7 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
                 for label, truth, found in columns
             ]
         out.details[f"{share:g}"] = {
-            "images": len(chosen),
-            "warnings": notes,
+            **facts,
             "rate": fitted.rate,
             "valid_auroc": fitted.searched,
         }

@@ -15,7 +15,7 @@ from benchmarks.core import Cell
 from benchmarks.downstream import Downstream, describe_split
 from benchmarks.protocols import grounding, prompt_pairs, zero_shot
 from common.data.records import RecordTable
-from common.data.splits import fraction
+from common.data.splits import fraction, ids_sha256
 
 DATASETS_OF = {
     "linear": ("chexpert", "rsna", "rsna_dense", "covidx", "covidx_80"),
@@ -81,6 +81,7 @@ class Args:
     recipe: Literal[
         "phantom",
         "mgca",
+        "mgca-released",
         "gloria",
         "maco",
         "maco-released",
@@ -126,12 +127,17 @@ class Outcome:
 
 def share_of(
     args: Args, train: Sequence[str], table: RecordTable, share: float
-) -> tuple[tuple[str, ...], list[str]]:
-    """A share of the training images, and what is to be said of it."""
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """A share of the training images, and what a result says of it: size, hash, warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         chosen = fraction(train, table, share, seed=args.seed, rule=args.fraction_rule)
-    return chosen, [str(w.message) for w in caught]
+    facts = {
+        "images": len(chosen),
+        "sha256": ids_sha256(chosen),
+        "warnings": [str(w.message) for w in caught],
+    }
+    return chosen, facts
 
 
 def splits_of(*used: Downstream | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from benchmarks.models import MODELS
 from benchmarks.protocols import detection, grounding, regions, segmentation, upernet
 from common.config import to_dict
 from common.data import load, load_tables, ms_cxr, object_cxr, splits
-from common.data.prepare import DecodedImages, open_prepared
+from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.records import RecordTable
 from common.data.tables import DataError
 from common.interface import Encoder
 from common.metrics import bootstrap_mean
@@ -21,6 +23,38 @@ from lrclr.model import LRCLR
 
 UPERNET = {"siim": "siim/maco-v1"}
 """Splits of UPerNet's protocol where they differ from `DENSE`."""
+
+
+class Dense(NamedTuple):
+    """What a dense task finds on disk.
+
+    Attributes:
+        table: Records whose images are there and, where they were prepared, readable.
+        images: Where pixels come from.
+        parts: Ids of the training, validation and test part; absent ones are warned of.
+        described: The split, for the result.
+    """
+
+    table: RecordTable
+    images: Images
+    parts: tuple[tuple[str, ...], ...]
+    described: dict[str, Any]
+
+
+def dense_data(args: Args, table: RecordTable, *, size: int, split_id: str = "") -> Dense:
+    """The images of a dense task at `size`, in the parts of its split."""
+    name = args.dataset
+    prepared = open_prepared(args.data_root, name, size)
+    if prepared:
+        table = table.where(table.frame["image_id"].isin(prepared.row.keys()), "not_prepared")
+    split = splits.build(args.split or split_id or DENSE[name], load_tables(name, args.data_root))
+    parts = (split.select(part, table).frame["image_id"] for part in ("train", "valid", "test"))
+    return Dense(
+        table,
+        prepared or DecodedImages(table, size),
+        tuple(map(tuple, parts)),
+        {split.id: describe_split(split, table)},
+    )
 
 
 SCALES = 5
@@ -45,18 +79,16 @@ def segment(args: Args, model: Encoder) -> Outcome:
         return segment_upernet(args, model, upernet.RECIPES[protocol], protocol)
     require_scales(model)
     recipe = segmentation.RECIPES[protocol]
-    table = load(name, args.data_root)
-    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
-    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    scans = segmentation.Scans(name, table, images, pixels=recipe.pixels)
-    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    data = dense_data(args, load(name, args.data_root), size=recipe.size)
+    scans = segmentation.Scans(name, data.table, data.images, pixels=recipe.pixels)
+    train, valid, test = data.parts
     if name == "siim":
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
-    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    out = Outcome(protocol, [], kept, data.described)
     positive = np.array([scans.positive(i) for i in test])
     for share in MODELS[args.model].fractions:
-        chosen, notes = share_of(args, train, table, share)
+        chosen, facts = share_of(args, train, data.table, share)
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
         kept[f"dice_{share:g}"] = scores.dice
@@ -66,9 +98,8 @@ def segment(args: Args, model: Encoder) -> Outcome:
             out.cells.append(Cell(name, metric, whole.value, len(dice), share, ends))
         out.cells.append(Cell(name, "dice_batch_mean", scores.batch_mean, len(test), share))
         out.details[f"{share:g}"] = {
-            "images": len(chosen),
+            **facts,
             "positives": int(positive.sum()),
-            "warnings": notes,
         }
     return out
 
@@ -78,19 +109,16 @@ def segment_upernet(
 ) -> Outcome:
     """UPerNet at every label fraction, and the four kinds of Dice of the test images."""
     name = args.dataset
-    table = load(name, args.data_root)
-    split = splits.build(
-        args.split or UPERNET.get(name, DENSE[name]), load_tables(name, args.data_root)
-    )
-    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    scans = segmentation.Scans(name, table, images)
-    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    table, own = load(name, args.data_root), UPERNET.get(name, "")
+    data = dense_data(args, table, size=recipe.size, split_id=own)
+    scans = segmentation.Scans(name, data.table, data.images)
+    train, valid, test = data.parts
     if recipe.sampler == "balanced":
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
-    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    out = Outcome(protocol, [], kept, data.described)
     for share in MODELS[args.model].fractions:
-        chosen, notes = share_of(args, train, table, share)
+        chosen, facts = share_of(args, train, data.table, share)
         stage = FRACTIONS.index(share)
         net = upernet.fit(model.backbone, scans, chosen, valid, recipe, stage=stage, seed=args.seed)
         found = upernet.evaluate(net, scans, test, batch=16)
@@ -102,7 +130,7 @@ def segment_upernet(
             "dice_pooled_front": found.pooled_front,
         }
         out.cells += [Cell(name, metric, v, len(test), share) for metric, v in values.items()]
-        out.details[f"{share:g}"] = {"images": len(chosen), "warnings": notes}
+        out.details[f"{share:g}"] = facts
     return out
 
 
@@ -166,18 +194,15 @@ def select_regions(args: Args, model: Encoder) -> Outcome:
     if not isinstance(model, LRCLR):
         raise NotRunnable("it selects no regions")
     name = args.dataset
-    table = load(name, args.data_root)
-    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
-    size = model.size
-    images = open_prepared(args.data_root, name, size) or DecodedImages(table, size)
-    data = detection.Boxes(table, images, stretch=False)
-    found = regions.overlap(model, data, images, split.parts["test"])
+    data = dense_data(args, load(name, args.data_root), size=model.size)
+    boxes = detection.Boxes(data.table, data.images, stretch=False)
+    found = regions.overlap(model, boxes, data.images, data.parts[2])
     values = {"selected": found.selected, "chance": found.chance, "ratio": found.ratio}
     return Outcome(
         "regions",
         [Cell(name, metric, value, len(found.images)) for metric, value in values.items()],
         {"test_ids": np.array(found.ids), "selected": found.images},
-        {split.id: describe_split(split, table)},
+        data.described,
         {"patches": len(regions.centres(model.config.image)), "heads": model.config.image.heads},
     )
 
@@ -192,15 +217,15 @@ def detect(args: Args, model: Encoder) -> Outcome:
         if name == "object_cxr"
         else load(name, args.data_root)
     )
-    split = splits.build(args.split or DENSE[name], load_tables(name, args.data_root))
-    images = open_prepared(args.data_root, name, recipe.size) or DecodedImages(table, recipe.size)
-    data = detection.Boxes(table, images, stretch=recipe.aspect == "stretch", scale=recipe.pixels)
-    train, valid, test = (split.parts[part] for part in ("train", "valid", "test"))
+    there = dense_data(args, table, size=recipe.size)
+    stretch = recipe.aspect == "stretch"
+    data = detection.Boxes(there.table, there.images, stretch=stretch, scale=recipe.pixels)
+    train, valid, test = there.parts
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
-    out = Outcome(protocol, [], kept, {split.id: describe_split(split, table)})
+    out = Outcome(protocol, [], kept, there.described)
     truth = [data.corners(i) for i in test]
     for share in MODELS[args.model].fractions:
-        chosen, notes = share_of(args, train, table, share)
+        chosen, facts = share_of(args, train, there.table, share)
         few = share == FRACTIONS[0]
         net = detection.fit(model.backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
         found = detection.detections_of(net, data, test, recipe.size)
@@ -210,8 +235,7 @@ def detect(args: Args, model: Encoder) -> Outcome:
         rows = [np.c_[np.full(len(f), k), f.numpy()] for k, f in enumerate(found)]
         kept[f"detections_{share:g}"] = np.concatenate(rows).astype(np.float32)
         out.details[f"{share:g}"] = {
-            "images": len(chosen),
+            **facts,
             "boxes": sum(map(len, truth)),
-            "warnings": notes,
         }
     return out

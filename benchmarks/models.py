@@ -69,6 +69,8 @@ MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weig
 RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pretrained=False)
 BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
 CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
+CONVIRT_IMPRESSION = Model("convirt-impression", "convirt", ("--data.section", "impression"))
+"""LRCLR's reading (its ledger's L24)."""
 
 IMITATE = Model("imitate", "imitate")
 RANDOM_IMITATE = Model("random-imitate", "imitate", UNTRAINED, pretrained=False)
@@ -158,7 +160,8 @@ MODELS = {
         *(GLORIA, GLORIA_MIMIC, GLOBAL_ONLY, LOCAL_ONLY, CONVIRT, SHUFFLED, RANDOM, IMAGENET),
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
-        *(BLIP, CONVIRT_OWN, MACO, MACO_MAE, MACO_CLIP, MACO_RELEASED_WEIGHTING, RANDOM_MACO),
+        *(BLIP, CONVIRT_OWN, CONVIRT_IMPRESSION, MACO, MACO_MAE, MACO_CLIP),
+        *(MACO_RELEASED_WEIGHTING, RANDOM_MACO),
         *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
         *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
         *(*SMOOTHINGS.values(), CHEXZERO, LRCLR, LRCLR_ALL_PAIRS, LRCLR_LITERAL),

@@ -50,6 +50,7 @@ TASKS = {
 DENSE_SIZES = {
     "segmentation/phantom": 64,
     "segmentation/mgca": 224,
+    "segmentation/mgca-released": 224,
     "segmentation/gloria": 512,
     "segmentation/maco": 512,
     "segmentation/maco-released": 512,
@@ -58,6 +59,7 @@ DENSE_SIZES = {
     "segmentation/imitate-phantom": 64,
     "detection/phantom": 96,
     "detection/mgca": 224,
+    "detection/mgca-released": 224,
     "detection/imitate": 224,
     "detection/imitate-phantom": 96,
 }

@@ -288,9 +288,10 @@ DECISIONS = {
     "D46": "Seeds are named in every result.",
     "D47": "Label fractions are drawn by rule and hashed, never from a loader's state.",
     "D48": "Boxes are never changed in place.",
-    "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the same encoders, labelled so.",
+    "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the paper's encoders, labelled "
+    "so; printed CheXpert and RSNA cells are quoted from ConVIRT and GLoRIA.",
     "D52": "Figure 3 shows the attention weights themselves (`mgca.figures`).",
-    "D53": "RSNA and MIMIC are split by patient; `chexpert/gloria-v1` by image as published, "
-    "`chexpert/gloria-v1-patient` by patient.",
+    "D53": "MIMIC by patient; RSNA's ids name images, its headers alone name patients; CheXpert by "
+    "image as published (`chexpert/gloria-v1`), or with `--split chexpert/gloria-v1-patient`.",
 }
 """Ledger points without an option, and what was decided."""

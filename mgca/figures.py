@@ -120,9 +120,10 @@ def single_label_embeddings(
     most: int = 200,
     seed: int = 0,
 ) -> Embedded:
-    """Frontal images with exactly one of `names`, at most `most` of each, drawn by `seed`."""
+    """Frontal images with one finding alone, of `names`; at most `most` of each by `seed`."""
     labels = table.labels[list(names)].to_numpy()
-    alone = (labels == 1).sum(axis=1) == 1
+    findings = table.labels.drop(columns=["No Finding", "Support Devices"], errors="ignore")
+    alone = ((labels == 1).sum(axis=1) == 1) & ((findings == 1).sum(axis=1) == 1).to_numpy()
     alone &= (table.frame["view"] == "frontal").to_numpy()
     rows = np.flatnonzero(alone)
     generator = np.random.default_rng(seed)
@@ -188,7 +189,7 @@ class Args:
         "Edema",
         "Pneumothorax",
     )
-    """For `prototypes`: images with exactly one of these."""
+    """For `prototypes`: images with one finding alone, of these."""
     out: Path = Path("figure.png")
     """Where the figure goes."""
 

@@ -141,7 +141,8 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
         held += split.parts["test"]
     train: Sequence[str] = split.parts["train"]
     if cfg.data.pretrain_fraction < 1:
-        train = splits.fraction(train, table, cfg.data.pretrain_fraction, seed=cfg.run.seed)
+        there = [image_id for image_id in train if image_id in known]
+        train = splits.fraction(there, usable, cfg.data.pretrain_fraction, seed=cfg.run.seed)
     return Corpus(pairs("train", train), pairs("valid", held), usable, split)
 
 

@@ -57,12 +57,16 @@ def losses_of(out: Output, cfg: PretrainConfig) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def validate(model: MGCA, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean loss over whole validation batches; each process computes all, contrasting locally."""
+def validate(model: MGCA, pairs: Pairs, cfg: PretrainConfig, processes: int = 1) -> float:
+    """Mean loss over whole validation batches; each process computes all, contrasting locally.
+
+    A batch is as large as that of the training contrast: without `gather` one process's share.
+    """
     was_training = model.training
     model.eval()
     local = replace(cfg, loss=replace(cfg.loss, gather=False))
-    batch_size = min(cfg.optim.batch_size, len(pairs))
+    share = 1 if cfg.loss.gather else processes
+    batch_size = min(cfg.optim.batch_size // share, len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=batch_size, drop_last=True, collate_fn=lambda batch: batch
     )
@@ -98,7 +102,7 @@ def train(cfg: PretrainConfig) -> None:
                 losses = losses_of(wrapped(images, tokens), cfg)
                 run.update(optimizer, losses, clip_norm=None, frozen=frozen)
             corpus.valid.set_epoch(run.progress.epoch)
-            run.end_epoch(validate(model, corpus.valid, cfg))
+            run.end_epoch(validate(model, corpus.valid, cfg, run.accelerator.num_processes))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
         run.finish(pairs=len(corpus.train), split=corpus.split.id, **hashes)
 

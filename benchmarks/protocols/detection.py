@@ -26,7 +26,7 @@ from benchmarks.downstream import device_of
 from benchmarks.protocols.average_precision import IOUS, mean_precision
 from benchmarks.protocols.segmentation import shuffled_batches, to_input
 from benchmarks.tasks import DENSE_SIZES as SIZES
-from common.config import cite
+from common.config import cite, released
 from common.data.images import dimensions
 from common.data.prepare import Images
 from common.data.records import Box, RecordTable
@@ -124,6 +124,7 @@ RECIPES = {
     "detection/imitate": ImitateDetection(),
     "detection/imitate-phantom": PhantomDetection(monitor="loss", pixels="unit"),
     "detection/mgca": MgcaDetection(),
+    "detection/mgca-released": released(MgcaDetection()),
     "detection/phantom": PhantomDetection(),
 }
 

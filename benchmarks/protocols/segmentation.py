@@ -1,10 +1,10 @@
 """Segmentation with a U-Net on a frozen ResNet (MGCA Table 3, GLoRIA Table 4, IMITATE Table V).
 
-`segmentation/mgca`, `segmentation/gloria` and `segmentation/imitate` are the papers' recipes, those
-of phantom the same code at the phantom's size. The decoder is the usual one: five times {nearest x
-2, skip, two convolutions}. Images are resized to the recipe's size before they are turned and
-scaled, the papers do it after; masks keep their soft edges in the loss and are cut at 0.5 for the
-metric.
+`segmentation/mgca`, `segmentation/gloria` and `segmentation/imitate` are the papers' recipes,
+`segmentation/mgca-released` what MGCA's code does, those of phantom the same code, small. The
+decoder is the usual one: five times {nearest x 2, skip, two convolutions}. Images are resized to
+the recipe's size before they are turned and scaled, the papers do it after; masks keep their soft
+edges in the loss and are cut at 0.5 for the metric.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
 from benchmarks.tasks import DENSE_SIZES as SIZES
-from common.config import cite
+from common.config import cite, released
 from common.data import rsna, siim
 from common.data.prepare import Images
 from common.data.records import RecordTable
@@ -121,6 +121,7 @@ RECIPES = {
     "segmentation/imitate": ImitateSegmentation(),
     "segmentation/imitate-phantom": PhantomSegmentation(pixels="unit"),
     "segmentation/mgca": MgcaSegmentation(),
+    "segmentation/mgca-released": released(MgcaSegmentation()),
     "segmentation/gloria": GloriaSegmentation(),
     "segmentation/phantom": PhantomSegmentation(),
 }

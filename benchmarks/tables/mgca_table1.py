@@ -54,8 +54,9 @@ TABLE = Table(
     footnotes=(
         *FOOTNOTES,
         "ConVIRT: MGCA's encoders and heads with instance-wise alignment alone at temperature "
-        "0.07, as its authors ran it; its own recipe: the heads, pooling, sentences, temperature "
-        "0.1 and weighting 0.75 of ConVIRT's paper.",
+        "0.07. Printed are ConVIRT's own CheXpert cells, GLoRIA's RSNA ones, and on COVIDx a run "
+        "of MGCA's authors; its own recipe: the heads, pooling, sentences, temperature 0.1 and "
+        "weighting 0.75 of ConVIRT's paper.",
         "GLoRIA: pre-trained on CheXpert; the other rows on MIMIC-CXR.",
     ),
 )

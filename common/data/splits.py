@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -58,7 +58,7 @@ class Split:
     @property
     def sha256(self) -> dict[str, str]:
         """Hash of each part's sorted ids, and under `total` of all parts' hashes."""
-        hashes = {name: _hash("\n".join(sorted(ids))) for name, ids in self.parts.items()}
+        hashes = {name: ids_sha256(ids) for name, ids in self.parts.items()}
         lines = [f"{name} {value}" for name, value in sorted(hashes.items())]
         return {**hashes, "total": _hash("\n".join(lines))}
 
@@ -236,6 +236,11 @@ def _patients(table: RecordTable) -> dict[str, str]:
     """Patient by image id."""
     ids, patients = (table.frame[name].tolist() for name in ("image_id", "patient_id"))
     return dict(zip(ids, patients, strict=True))
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    """Hash of a set of images, in any order."""
+    return _hash("\n".join(sorted(ids)))
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.core import Model, NotRunnable
 from benchmarks.downstream import Downstream
-from benchmarks.localise import require_scales
+from benchmarks.job import Args
+from benchmarks.localise import dense_data, require_scales
 from benchmarks.models import (
     IMAGENET,
     MODELS,
@@ -31,7 +32,9 @@ from benchmarks.protocols.linear_probe import (
 from benchmarks.protocols.retrieval import without_self
 from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
 from benchmarks.weights import ready
+from common.data import load
 from common.data.phantom.writers import write_corpus
+from common.data.prepare import prepare
 from common.metrics import auroc, precision_at_k
 
 
@@ -108,6 +111,24 @@ def test_a_vision_transformer_says_why_it_has_no_unet(model: Model, tmp_path: Pa
     with pytest.raises(NotRunnable, match="one scale"):
         require_scales(ready(model, "phantom", 0, tmp_path))
     require_scales(ready(RANDOM_RESNET, "phantom", 0, tmp_path))
+
+
+def test_dense_tasks_leave_out_what_is_not_on_disk(tmp_path: Path) -> None:
+    write_corpus(tmp_path, size="ci", datasets=["siim"], workers=1)
+    args = Args("segmentation", model="random", dataset="siim", data_root=tmp_path)
+    whole = dense_data(args, load("siim", tmp_path), size=32)
+    missing = whole.parts[0][0]
+    frame = whole.table.frame.set_index("image_id")
+    (whole.table.root / frame.loc[missing, "path"]).unlink()
+    found = dense_data(args, load("siim", tmp_path), size=32)
+    assert found.parts == (whole.parts[0][1:], *whole.parts[1:])
+    unreadable = whole.parts[2][0]
+    (whole.table.root / frame.loc[unreadable, "path"]).write_bytes(b"no image" * 99)
+    prepare(load("siim", tmp_path), tmp_path, size=32, workers=1)
+    found = dense_data(args, load("siim", tmp_path), size=32)
+    assert found.parts == (whole.parts[0][1:], whole.parts[1], whole.parts[2][1:])
+    assert found.table.exclusions.counts["not_prepared"] == 1
+    found.images.read(found.parts[2])
 
 
 def test_random_baselines_differ_by_seed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -114,6 +115,22 @@ def test_pairs_are_one_an_image_and_parts_disjoint(corpus: Path, tmp_path: Path)
     fewer = load_pairs(half, train_pairs.word_pieces).train
     assert set(fewer.image_ids) < set(train_pairs.image_ids)
     assert 0.4 < len(fewer) / len(train_pairs) < 0.6
+
+
+def test_a_fraction_is_drawn_from_what_is_there(corpus: Path, tmp_path: Path) -> None:
+    """An image that is missing on disk is in the split still."""
+    root = tmp_path / "corpus"
+    shutil.copytree(corpus, root)
+    cfg = small("phantom-resnet50", root, tmp_path)
+    cfg = replace(cfg, data=replace(cfg.data, pretrain_fraction=0.5))
+    pieces = fresh_model(cfg).word_pieces()
+    whole = load_pairs(cfg, pieces)
+    missing = whole.train.image_ids[0]
+    frame = whole.table.frame.set_index("image_id")
+    (whole.table.root / frame.loc[missing, "path"]).unlink()
+    found = load_pairs(cfg, pieces).train.image_ids
+    assert missing not in found
+    assert abs(len(found) - len(whole.train)) <= 2
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.core import FRACTIONS, Cell, NotRunnable
 from benchmarks.downstream import describe_split
@@ -92,16 +93,25 @@ def segment(args: Args, model: Encoder) -> Outcome:
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
         scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
         kept[f"dice_{share:g}"] = scores.dice
-        for metric, dice in (("dice", scores.dice), ("dice_positives", scores.dice[positive])):
-            whole = bootstrap_mean(dice)
-            ends = (whole.low, whole.high)
-            out.cells.append(Cell(name, metric, whole.value, len(dice), share, ends))
+        out.cells += dice_cells(name, scores.dice, positive, share)
         out.cells.append(Cell(name, "dice_batch_mean", scores.batch_mean, len(test), share))
         out.details[f"{share:g}"] = {
             **facts,
             "positives": int(positive.sum()),
         }
     return out
+
+
+def dice_cells(
+    name: str, dice: NDArray[np.float32], positive: NDArray[np.bool_], share: float
+) -> list[Cell]:
+    """Mean Dice over the test images and over those with a mask, with bootstrap intervals."""
+    cells = []
+    for metric, values in (("dice", dice), ("dice_positives", dice[positive])):
+        found = bootstrap_mean(values)
+        ends = (found.low, found.high)
+        cells.append(Cell(name, metric, found.value, len(values), share, ends))
+    return cells
 
 
 def segment_upernet(
@@ -117,18 +127,15 @@ def segment_upernet(
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, data.described)
+    positive = np.array([scans.positive(i) for i in test])
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         stage = FRACTIONS.index(share)
         net = upernet.fit(model.backbone, scans, chosen, valid, recipe, stage=stage, seed=args.seed)
         found = upernet.evaluate(net, scans, test, batch=16)
         kept[f"dice_{share:g}"] = found.images
-        values = {
-            "dice": found.per_image,
-            "dice_positives": found.positives,
-            "dice_pooled": found.pooled,
-            "dice_pooled_front": found.pooled_front,
-        }
+        out.cells += dice_cells(name, found.images, positive, share)
+        values = {"dice_pooled": found.pooled, "dice_pooled_front": found.pooled_front}
         out.cells += [Cell(name, metric, v, len(test), share) for metric, v in values.items()]
         out.details[f"{share:g}"] = facts
     return out

@@ -54,7 +54,8 @@ def values_of(
         if (cell["dataset"], cell["metric"], cell["label_fraction"]) == column.cell
     ]
     reasons = [record["not_run"] for record in records if "not_run" in record]
-    return values, reasons[0] if reasons else "no result yet"
+    lacking = "its result holds no such cell" if records else "no result yet"
+    return values, reasons[0] if reasons else lacking
 
 
 def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
@@ -108,7 +109,11 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
     for title, rows in blocks:
         lines += [] if not shown.get(title, True) else [*_grid(title, table, rows), ""]
     lines += [f"- {note}" for note in table.footnotes]
-    lines += [f"- {name}: not run: {reason}." for name, reason in reasons.items()]
+    partly = {row[0] for row in blocks[1][1] if set(row[1:]) != {"–"}}
+    lines += [
+        f"- {name}: {'in part ' if name in partly else ''}not run: {reason}."
+        for name, reason in reasons.items()
+    ]
     return "\n".join(lines + _origin(records)) + "\n"
 
 

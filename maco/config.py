@@ -247,7 +247,8 @@ DECISIONS = {
     "O9": "Tables evaluate the epoch with the lowest validation loss (`best/`); the code its last.",
     "O7": "Each process keeps its own device.",
     "O8": "The loader returns every key without a place, with the reason.",
-    "C4": "`chexpert/gloria-v1` (by image, as published) or, with `--split`, `-patient`.",
+    "C4": "`chexpert/gloria-v1` (frontal, without 5x200, by image) or, with `--split`, `-patient`; "
+    "the paper's part has all views.",
     "C2b": "Crops are taken from the padded square; the test image is the whole square, not a "
     "centre "
     "crop of the oblong one.",
@@ -259,7 +260,7 @@ DECISIONS = {
     "C9": "The rate of an update is set before it: the same factors from the first one.",
     "S2": "12,047 images in the real table.",
     "S3": "`siim/maco-v1`, distinct images; `siim/maco-lists` reads the authors' leaking lists.",
-    "S4": "Tables show the mean over images; results hold all four kinds, each under its name.",
+    "S4": "All four kinds, each under its name, the mean over images first.",
     "S6b": "No layer scale and no relative position bias, which the code's BEiT blocks learn from "
     "1 "
     "and 0; float32 on the CPU.",
@@ -272,8 +273,8 @@ DECISIONS = {
     "G10": "A flat map scores 0 in IoU, CNR and pointing game.",
     "G11": "1.027, the table's.",
     "G12": "Every annotation, grouped by phrase; the counts are in each result.",
-    "Z1": "`maco.zero_shot`: the code's prompts and dot products; `zero_shot` of benchmarks has "
-    "this repository's, with cosines.",
+    "Z1": "`maco.zero_shot`, a library function: the code's generic prompts and dot products, "
+    "without SIIM's two further sentences; `zero_shot` of benchmarks has this repository's.",
     "T1": "Cells in doubt are marked in the published table.",
     "T2": "Not used.",
 }

@@ -1,5 +1,6 @@
 """MaCo: masked autoencoder, report encoder, and importance of the visible positions (Sec. 3)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -271,9 +272,12 @@ class MaCo(
     @property
     def multiplier(self) -> Tensor:
         """1 / tau3."""
-        if self.config.temperature == "linear":
-            return self.temperature
-        return self.temperature.exp().clamp(max=MULTIPLIER_LIMIT)
+        return self.temperature if self.config.temperature == "linear" else self.temperature.exp()
+
+    def clamp_temperature(self) -> None:
+        """Keep a logarithm below its limit; of the parameter, so that its gradient lives on."""
+        if self.config.temperature == "log":
+            self.temperature.data.clamp_(max=math.log(MULTIPLIER_LIMIT))
 
     def forward(self, images: Tensor, tokens: Tokens, noise: Tensor) -> Output:
         """Everything at once, so that data-parallel wrappers see one call.

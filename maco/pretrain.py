@@ -97,6 +97,7 @@ def train(cfg: PretrainConfig) -> None:
                 run.set_lr(optimizer, lr_at(step / len(loader), cfg.optim))
                 losses = pretrain_losses(wrapped(*batch), cfg.loss)
                 run.update(optimizer, losses, clip_norm=None)
+                model.clamp_temperature()
             run.end_epoch(validate(model, corpus.valid, cfg))
             note_positions(model, run)
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}

@@ -106,13 +106,19 @@ def test_equal_weights_give_plain_cross_entropy() -> None:
 
 
 def test_the_multiplier_is_clamped_only_as_a_logarithm() -> None:
-    model = phantom()
-    assert float(model.multiplier.detach()) == pytest.approx(1 / 0.03)
+    model, start = phantom(), PRESETS["phantom"].model.tau3
+    assert PAPER.model.tau3 == 0.03
+    assert float(model.multiplier.detach()) == pytest.approx(1 / start)
     model.temperature.data.fill_(10.0)
-    assert float(model.multiplier.detach()) == 100.0
+    model.clamp_temperature()
+    assert float(model.multiplier.detach()) == pytest.approx(100.0)
+    model.multiplier.backward()
+    assert model.temperature.grad == pytest.approx(100.0)
     linear = replace(PRESETS["phantom"].model, temperature="linear")
     model = MaCo(linear, load_vocabulary(linear.text))
-    assert float(model.multiplier.detach()) == pytest.approx(1 / 0.03)
+    model.temperature.data.fill_(200.0)
+    model.clamp_temperature()
+    assert float(model.multiplier.detach()) == 200.0
 
 
 def test_text_and_image_widths_must_agree() -> None:

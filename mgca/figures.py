@@ -110,6 +110,10 @@ class Embedded(NamedTuple):
     names: tuple[str, ...]
 
 
+NOT_COUNTED = ("No Finding", "Support Devices", "Lung Opacity", "Enlarged Cardiomediastinum")
+"""Beside a finding: no abnormalities, and CheXpert's parents of others."""
+
+
 @torch.no_grad()
 def single_label_embeddings(
     model: MGCA,
@@ -122,7 +126,7 @@ def single_label_embeddings(
 ) -> Embedded:
     """Frontal images with one finding alone, of `names`; at most `most` of each by `seed`."""
     labels = table.labels[list(names)].to_numpy()
-    findings = table.labels.drop(columns=["No Finding", "Support Devices"], errors="ignore")
+    findings = table.labels.drop(columns=list(NOT_COUNTED), errors="ignore")
     alone = ((labels == 1).sum(axis=1) == 1) & ((findings == 1).sum(axis=1) == 1).to_numpy()
     alone &= (table.frame["view"] == "frontal").to_numpy()
     rows = np.flatnonzero(alone)

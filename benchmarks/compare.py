@@ -21,7 +21,7 @@ from benchmarks.core import Column, Row, evaluation, evaluations, load_results, 
 from benchmarks.protocols.finetune import judged_labels
 from benchmarks.render import render
 from benchmarks.tables.compare import TABLE
-from common.metrics import PairedTest, auroc, paired_test
+from common.metrics import PairedTest, paired_test, rank_aurocs
 
 Array = NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def paired(first: Scores, second: Scores, *, resamples: int) -> PairedTest:
         raise ValueError("these models were tested on different images")
     both = judged_labels(first.targets)
     return paired_test(
-        auroc,
+        lambda truth, scores: float(rank_aurocs(truth, scores).mean()),
         first.targets[:, both],
         first.scores[:, both],
         second.scores[:, both],

@@ -197,12 +197,26 @@ def bootstrap(
     return interval(metric(truth, score), drawn, confidence=confidence)
 
 
+def rank_aurocs(truth: Array, score: Array) -> Array:
+    """AUROC of every label by ranks (SciPy): equal to `auroc` label by label, and fast.
+
+    Args:
+        truth: (N, L) in {0, 1}, all known.
+        score: (N, L).
+
+    Returns:
+        (L,); NaN where a label has one class only.
+    """
+    positive = truth.sum(axis=0)
+    pairs = positive * (len(truth) - positive)
+    wins = (stats.rankdata(score, axis=0) * truth).sum(axis=0) - positive * (positive + 1) / 2
+    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
 def bootstrap_auroc(
     targets: ArrayLike, scores: ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> Array:
     """AUROC of every label over resampled images, all labels on the same draws.
-
-    By ranks (SciPy): equal to `auroc` label by label, a thousand draws in seconds.
 
     Args:
         targets: (N, L) in {0, 1}.
@@ -218,11 +232,7 @@ def bootstrap_auroc(
     found = np.full((resamples, truth.shape[1]), np.nan)
     for k in tqdm(range(resamples), desc="bootstrap", unit="resample", leave=False):
         rows = generator.integers(len(truth), size=len(truth))
-        positive = truth[rows].sum(axis=0)
-        pairs = positive * (len(rows) - positive)
-        ranks = (stats.rankdata(score[rows], axis=0) * truth[rows]).sum(axis=0)
-        wins = ranks - positive * (positive + 1) / 2
-        np.divide(wins, pairs, out=found[k], where=pairs > 0)
+        found[k] = rank_aurocs(truth[rows], score[rows])
     return found
 
 

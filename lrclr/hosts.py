@@ -76,7 +76,7 @@ def clip_blocks(
     blocks: Iterable[Any], x: Tensor, *, attention: bool
 ) -> tuple[Tensor, list[Tensor] | None]:
     """(B, N, D) through open_clip's blocks, and the attention of each if asked for."""
-    kept = []
+    kept: list[Tensor] = []
     for block in blocks:
         inner = block.attn
         y = F.linear(block.ln_1(x), inner.in_proj_weight, inner.in_proj_bias)
@@ -84,10 +84,11 @@ def clip_blocks(
             part.unflatten(-1, (inner.num_heads, -1)).transpose(1, 2) for part in y.chunk(3, dim=-1)
         )
         mixed, probabilities = attended(q, k, v, wanted=attention)
-        kept.append(probabilities)
+        if probabilities is not None:
+            kept.append(probabilities)
         x = x + block.ls_1(inner.out_proj(mixed.transpose(1, 2).flatten(2)))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return x, kept if attention else None  # type: ignore[return-value]
+    return x, kept if attention else None
 
 
 def clip_image_tokens(visual: Any, images: Tensor, *, attention: bool) -> ImageTokens:
@@ -112,18 +113,20 @@ def clip_text_tokens(clip: Any, ids: Tensor) -> TextTokens:
 
 def vit_image_tokens(vit: Any, images: Tensor, *, attention: bool) -> ImageTokens:
     """Tokens of a timm vision transformer with a class token; images (B, 3, H, W)."""
-    x, kept = vit.norm_pre(vit._pos_embed(vit.patch_embed(images))), []
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    kept: list[Tensor] = []
     for block in vit.blocks:
         inner = block.attn
         y = inner.qkv(block.norm1(x)).unflatten(-1, (3, inner.num_heads, -1))
         q, k, v = (part.transpose(1, 2) for part in y.unbind(dim=2))
         q, k = inner.q_norm(q), inner.k_norm(k)
         mixed, probabilities = attended(q, k, v, wanted=attention)
-        kept.append(probabilities)
+        if probabilities is not None:
+            kept.append(probabilities)
         out = inner.proj_drop(inner.proj(mixed.transpose(1, 2).flatten(2)))
         x = x + block.drop_path1(block.ls1(out))
         x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-    return ImageTokens(vit.norm(x), kept if attention else None, vit.num_prefix_tokens)  # type: ignore[arg-type]
+    return ImageTokens(vit.norm(x), kept if attention else None, vit.num_prefix_tokens)
 
 
 def require_class_token(vit: Any) -> None:

@@ -116,8 +116,8 @@ class LRCLR(
         )
         self.clip = CLIP(config.embedding_dim, vision, words, quick_gelu=True)
         self.lrclr = CrossModality(image.width, text.width, config.cross)
-        if config.regions.select_at == "extra_layer":
-            self.extra = silent_block(image.width, image.heads)
+        further = config.regions.select_at == "extra_layer"
+        self.extra = silent_block(image.width, image.heads) if further else None
 
     @property
     def host(self) -> ClipHost:
@@ -169,7 +169,7 @@ class LRCLR(
             tokens = gather(image.tokens, found, image.prefix)
             return ImageSide(tokens[:, 0], found, tokens)
         visual = cast(Any, self.clip.visual)
-        blocks = [*visual.transformer.resblocks, *([self.extra] if hasattr(self, "extra") else [])]
+        blocks = [*visual.transformer.resblocks, *([] if self.extra is None else [self.extra])]
         x, attention = clip_blocks(blocks[:-1], visual._embeds(wide), attention=True)
         assert attention is not None
         found = select(class_row(attention, cfg))

@@ -271,11 +271,11 @@ def test_explained_regions(corpus: Path, tmp_path: Path) -> None:
         tokenised(["word " * 100], 64, cut=False)
 
 
-def placed(where: str) -> LRCLR:
+def placed(where: Any) -> LRCLR:
     """The phantom's model with the same first weights wherever it selects."""
     cfg = PRESETS["phantom"].model
     torch.manual_seed(0)
-    return LRCLR(replace(cfg, regions=replace(cfg.regions, select_at=where))).eval()  # type: ignore[arg-type]
+    return LRCLR(replace(cfg, regions=replace(cfg.regions, select_at=where))).eval()
 
 
 def test_before_the_last_layer_it_sees_class_and_regions_alone() -> None:
@@ -309,6 +309,7 @@ def test_a_layer_of_its_own_changes_nothing_until_it_is_trained() -> None:
     ids = tokenised(["edema", "small left effusion"], 64)
     losses = pretrain_losses(model(images, ids, "matched"), LossConfig())
     torch.stack(list(losses.values())).sum().backward()
+    assert model.extra is not None
     assert model.extra.attn.out_proj.weight.grad.abs().sum() > 0
     model.freeze(LossConfig(), "image")
     assert all(p.requires_grad for p in model.extra.parameters())

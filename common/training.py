@@ -167,9 +167,11 @@ class Run:
     ) -> tuple[M, torch.optim.Optimizer]:
         """Move to devices, wrap for several processes, and load the newest checkpoint if any.
 
-        Every parameter that requires a gradient must get one in each step: several processes wait
-        for each other's gradients.
+        Weights of convolutions are laid out with their channels last, the faster order. Every
+        parameter that requires a gradient must get one in each step: several processes wait for
+        each other's gradients.
         """
+        model.to(memory_format=torch.channels_last)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         newest = max((self.out / "checkpoints").glob("[0-9]*"), default=None)
         if newest:

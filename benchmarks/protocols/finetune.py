@@ -322,7 +322,8 @@ def _train(
     targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
     both = judged_labels(judged)
     device = device_of(model.backbone)
-    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path).to(device)
+    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
+    net.to(device, memory_format=torch.channels_last)  # convolutions run faster
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(

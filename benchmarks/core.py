@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published"
@@ -172,7 +172,14 @@ def evaluations(table: Table) -> list[Evaluation]:
     return list(jobs.values())
 
 
-def published_values(table: Table) -> dict[tuple[str, Column], float]:
+class Printed(NamedTuple):
+    """A published number and, where the paper prints one, its deviation."""
+
+    value: float
+    deviation: float | None
+
+
+def published_values(table: Table) -> dict[tuple[str, Column], Printed]:
     """Printed numbers by row name and column, in the table's unit."""
     if table.published is None:
         return {}
@@ -185,7 +192,8 @@ def published_values(table: Table) -> dict[tuple[str, Column], float]:
                 if cell["value"] and _is(
                     cell, row.name if row.published_as is None else row.published_as, column
                 ):
-                    values[row.name, column] = float(cell["value"])
+                    deviation = float(cell["std"]) if cell.get("std") else None
+                    values[row.name, column] = Printed(float(cell["value"]), deviation)
     return values
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.core import (
     HERE,
     Column,
+    Printed,
     Row,
     Table,
     evaluation,
@@ -87,14 +88,10 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
             scale, digits = UNITS[column.unit or table.unit]
             printed = published.get((row.name, column))
             values, reason = values_of(row, column, results, seeds)
-            cells[0].append(
-                ""
-                if printed is None
-                else f"{printed:.{2 if 'precision' in column.metric else digits}f}"
-            )
+            cells[0].append("" if printed is None else _printed(printed, column, digits))
             cells[1].append(_measured([v * scale for v in values], digits) if values else "–")
             cells[2].append(
-                f"{mean_std(values)[0] * scale - printed:+.{digits}f}"
+                f"{mean_std(values)[0] * scale - printed.value:+.{digits}f}"
                 if printed is not None and values
                 else ""
             )
@@ -115,6 +112,13 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
         for name, reason in reasons.items()
     ]
     return "\n".join(lines + _origin(records)) + "\n"
+
+
+def _printed(printed: Printed, column: Column, digits: int) -> str:
+    """As the paper prints it; deviations, and precision, have two decimals there."""
+    if printed.deviation is not None:
+        return f"{printed.value:.2f} ± {printed.deviation:.2f}"
+    return f"{printed.value:.{2 if 'precision' in column.metric else digits}f}"
 
 
 def _measured(values: list[float], digits: int) -> str:

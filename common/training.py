@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, skip_first_batches
@@ -167,12 +167,10 @@ class Run:
     ) -> tuple[M, torch.optim.Optimizer]:
         """Move to devices, wrap for several processes, and load the newest checkpoint if any.
 
-        Weights of convolutions are laid out with their channels last, the faster order. Every
-        parameter that requires a gradient must get one in each step: several processes wait for
-        each other's gradients.
+        Every parameter that requires a gradient must get one in each step: several processes wait
+        for each other's gradients.
         """
-        model.to(memory_format=torch.channels_last)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(channels_last(model), optimizer)
         newest = max((self.out / "checkpoints").glob("[0-9]*"), default=None)
         if newest:
             self.accelerator.load_state(str(newest))
@@ -398,6 +396,11 @@ class Run:
         """Print one line from the main process, beside a progress bar if there is one."""
         if self.is_main:
             tqdm.write(message, file=sys.stderr)
+
+
+def channels_last(module: M) -> M:
+    """The module, its convolutions' weights laid out with channels last: the faster order."""
+    return cast(M, cast(Any, module).to(memory_format=torch.channels_last))
 
 
 def _identity(batch: Any) -> Any:

@@ -31,6 +31,7 @@ from common.data.images import dimensions
 from common.data.prepare import Images
 from common.data.records import Box, RecordTable
 from common.data.tables import DataError
+from common.training import channels_last
 
 ANCHORS = (
     ((116, 90), (156, 198), (373, 326)),
@@ -398,8 +399,7 @@ def fit(
     """Train the head on the frozen encoder; the best epoch on the validation part is kept."""
     torch.manual_seed(seed)
     device, generator = device_of(backbone), np.random.default_rng(seed)
-    net = YOLOv3(copy.deepcopy(backbone), recipe.width)
-    net.to(device, memory_format=torch.channels_last)  # convolutions run faster
+    net = channels_last(YOLOv3(copy.deepcopy(backbone), recipe.width).to(device))
     net.backbone.requires_grad_(False)
     lr = getattr(recipe, f"lr_few_{data.table.dataset}") if few else recipe.lr
     size = recipe.batch_few if few else recipe.batch

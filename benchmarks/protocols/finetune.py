@@ -28,6 +28,7 @@ from benchmarks.downstream import Downstream, device_of
 from common.config import cite
 from common.interface import Encoder
 from common.metrics import auroc
+from common.training import channels_last
 
 RELEASED_TABLE = {
     ("nih", 0.01): (8.5e-3, 2_000, 50),
@@ -322,8 +323,8 @@ def _train(
     targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
     both = judged_labels(judged)
     device = device_of(model.backbone)
-    net = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
-    net.to(device, memory_format=torch.channels_last)  # convolutions run faster
+    classifier = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
+    net = channels_last(classifier.to(device))
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(

@@ -30,6 +30,7 @@ from common.data import rsna, siim
 from common.data.prepare import Images
 from common.data.records import RecordTable
 from common.data.tables import DataError
+from common.training import channels_last
 
 Mask = NDArray[np.float32]
 FOCAL_WEIGHT = 10.0
@@ -323,8 +324,7 @@ def fit(
     """Train the decoder (or all of it); the best epoch on the validation part is kept."""
     torch.manual_seed(seed)
     device, generator = device_of(backbone), np.random.default_rng(seed)
-    net = UNet(copy.deepcopy(backbone), recipe.decoder)
-    net.to(device, memory_format=torch.channels_last)  # convolutions run faster
+    net = channels_last(UNet(copy.deepcopy(backbone), recipe.decoder).to(device))
     whole = recipe.train == "all"
     net.backbone.requires_grad_(whole)
     parameters = net.parameters() if whole else [*net.steps.parameters(), *net.head.parameters()]

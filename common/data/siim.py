@@ -42,7 +42,10 @@ ROOTS: tuple[str, ...] = (
 TABLES = ("stage_2_train.csv", "train-rle.csv")
 """Both stages' labels, or the first stage's; the first that exists is read."""
 TRAIN = "dicom-images-train"
-SUFFIXES = (".dcm",)
+SUFFIX = ".dcm"
+MIRROR = "png_images"
+MIRROR_TABLES = ("stage_1_train_images.csv", "stage_1_test_images.csv")
+"""Of the mirror in PNG: its file names say nothing of the ids, these tables do."""
 NEGATIVE = "-1"
 SIDE = 1024
 """Of every real image and mask, pixels."""
@@ -101,7 +104,8 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
 
     Args:
         data_root: Folder that holds one of `ROOTS`.
-        check_files: Look for the DICOM files; false loads the table alone.
+        check_files: Look for the DICOM files, or those of the PNG mirror; false loads the table
+            alone.
 
     Raises:
         DataError: If the table is absent or malformed.
@@ -132,20 +136,38 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         dataset="siim",
         root=home,
         table_sha256=sha256(path),
-        suffixes=SUFFIXES if check_files else (),
+        suffixes=(SUFFIX, ".png") if check_files else (),
     )
 
 
 def image_paths(home: Path, ids: pd.Series) -> pd.Series:
-    """Path of each image below `home`, found by its file name in any folder."""
-    found = {Path(name).stem: name for name in sorted(files_below(home, SUFFIXES))}
-    return ids.map(lambda name: found.get(name, f"{TRAIN}/{name}.dcm"))
+    """Path of each image below `home`: the DICOM of its name in any folder, else the mirror's."""
+    scans = {Path(name).stem: name for name in sorted(files_below(home, (SUFFIX,)))}
+    found = mirrored(home) | scans
+    return ids.map(lambda name: found.get(name, f"{TRAIN}/{name}{SUFFIX}"))
+
+
+def mirrored(home: Path) -> dict[str, str]:
+    """Path of each image in the PNG mirror, by its tables; empty without them.
+
+    Its masks are not read: the run lengths of the label table are what they were drawn from.
+    """
+    tables = [
+        read_table(find_table(home, name), ["ImageId", "new_filename"])
+        for name in MIRROR_TABLES
+        if has_table(home, name)
+    ]
+    return {
+        image: f"{MIRROR}/{Path(name).name}"
+        for table in tables
+        for image, name in zip(table["ImageId"], table["new_filename"], strict=True)
+    }
 
 
 def unlabelled(home: Path, ids: pd.Series) -> list[str]:
     """Images outside `TRAIN` without a row: the challenge's test images."""
     known = set(ids)
-    files = sorted(files_below(home, SUFFIXES))
+    files = sorted(files_below(home, (SUFFIX,)))
     return [f for f in files if not f.startswith(f"{TRAIN}/") and Path(f).stem not in known]
 
 

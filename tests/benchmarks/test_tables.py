@@ -57,7 +57,7 @@ def test_every_declared_cell_is_published(table: Table) -> None:
 
 
 def test_published_numbers_of_table_2() -> None:
-    values = {(name, c.title): v for (name, c), v in published_values(TABLE2).items()}
+    values = {(name, c.title): v.value for (name, c), v in published_values(TABLE2).items()}
     assert values["GLoRIA", "CheXpert 1%"] == 86.6
     assert values["Random", "RSNA 100%"] == 74.1
 

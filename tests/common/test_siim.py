@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from common.data import facts, load, load_tables, siim, splits
 from common.data.phantom.disk import run_lengths
@@ -84,6 +85,28 @@ def test_phantom_round_trip(tmp_path: Path) -> None:
         assert 0 < area < 0.3
     split = splits.build("siim/gloria-v1", load_tables("siim", tmp_path))
     assert not any(any(n.values()) for n in split.overlaps(table).values())
+
+
+def test_the_png_mirror_is_found_by_its_tables(tmp_path: Path) -> None:
+    """Its names do not hold the ids, and masks lie under the same names; DICOM goes first."""
+    home = write(tmp_path / "siim", "ImageId,EncodedPixels\na,-1\nb,0 1\nc,-1\nd,-1\n")
+    rows = "new_filename,ImageId,has_pneumo\n0_test_0_.png,a,0\n../../1_test_1_.png,b,1\n"
+    write(home, rows, "stage_1_test_images.csv")
+    write(home, "new_filename,ImageId,has_pneumo\n2_train_0_.png,c,0\n", siim.MIRROR_TABLES[0])
+    for folder in ("png_images", "png_masks"):
+        (home / folder).mkdir()
+        for name in ("0_test_0_.png", "1_test_1_.png", "2_train_0_.png"):
+            Image.new("L", (64, 64)).save(home / folder / name)
+    (home / siim.TRAIN).mkdir()
+    (home / siim.TRAIN / "c.dcm").write_bytes(b"a header")
+    table = siim.load(tmp_path)
+    assert dict(zip(table.frame["image_id"], table.frame["path"], strict=True)) == {
+        "a": "png_images/0_test_0_.png",
+        "b": "png_images/1_test_1_.png",
+        "c": "dicom-images-train/c.dcm",
+    }
+    assert table.exclusions.counts == {"missing_file": 1}
+    assert siim.side_of(table) == 64
 
 
 def test_maco_s_clean_draw_is_gloria_s_and_its_lists_may_leak(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 def linear(args: Args, model: Encoder) -> Outcome:
     """Linear classification at every label fraction; CheXpert's classifier also meets 5x200."""
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
-    five = _five_by_200(args, model) if args.dataset == "chexpert" else None
+    five = None
+    if args.dataset == "chexpert":
+        five = Downstream("chexpert5x200", args.data_root, size=model.size)
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
     extra = five.ids("test") if five else ()
-    probe = PROBES[args.probe](model, data, [*dict.fromkeys([*train, *valid, *test, *extra])])
+    probe = PROBES[args.probe](model, data, train, [*valid, *test, *extra])
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))
     out.predictions["test_targets"] = data.targets(test)
     for share in MODELS[args.model].fractions:
@@ -155,7 +157,7 @@ def zero_shot_pairs(args: Args, model: Predictor) -> Outcome:
 
 def image_to_report(args: Args, model: Predictor) -> Outcome:
     """Precision@K with the query's own report among the candidates, and without it."""
-    data = _five_by_200(args, model)
+    data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     ids, reports = data.reports(data.ids("test"), args.data_root)
     classes = data.classes(ids)
     similarity = retrieval.similarity_matrix(model, data, ids, reports)
@@ -176,10 +178,6 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
         splits_of(data),
         {"without_report": len(data.ids("test")) - len(ids)},
     )
-
-
-def _five_by_200(args: Args, model: Encoder) -> Downstream:
-    return Downstream("chexpert5x200", args.data_root, size=model.size)
 
 
 def _ranking(

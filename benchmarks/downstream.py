@@ -37,8 +37,9 @@ class Downstream:
     def __init__(self, name: str, data_root: Path, *, size: int, split: str = "") -> None:
         self.name, self.task = name, TASKS[name]
         dataset = self.task.dataset
-        self.split = splits.build(split or self.task.split, load_tables(dataset, data_root))
-        prepared = open_prepared(data_root, dataset, size)
+        tables = load_tables(dataset, data_root)
+        self.split = splits.build(split or self.task.split, tables)
+        prepared = open_prepared(data_root, dataset, size, table_sha256=tables.table_sha256)
         self.table = prepared.table() if prepared else load(dataset, data_root)
         self.images: Images = prepared or DecodedImages(self.table, size)
 

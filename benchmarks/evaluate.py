@@ -22,7 +22,7 @@ from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment, select_regions
 from benchmarks.models import MODELS, PRESET, settings
-from benchmarks.weights import ready
+from benchmarks.weights import other_settings, ready
 from common import config
 from common.checkpoint import CheckpointError
 from common.data.tables import DataError
@@ -54,7 +54,8 @@ def evaluate(args: Args) -> Outcome:
     """
     if args.task in WITHOUT_MODEL:
         return WITHOUT_MODEL[args.task](args)
-    model = ready(MODELS[args.model], args.corpus, args.seed, args.run)
+    spec = MODELS[args.model]
+    model = ready(spec, args.corpus, args.seed, args.run, any_settings=args.any_settings)
     if args.task in READS_TEXT and not isinstance(model, Predictor):
         raise NotRunnable(f"{args.model} is an image encoder without a text side")
     return PROTOCOLS[args.task](args, model)
@@ -88,6 +89,9 @@ def run(args: Args) -> Path:
             "details": outcome.details,
             "pretraining": _pretraining(args.run, outcome) if trained else None,
         }
+        if trained and args.any_settings:
+            wanted = config.to_dict(settings(spec, args.corpus, args.seed))
+            record["other_settings"] = other_settings(args.run, wanted)
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **outcome.predictions)
     record["seconds"] = round(time.monotonic() - started, 1)
     path.write_text(json.dumps(record, indent=1) + "\n")

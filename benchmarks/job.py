@@ -70,6 +70,8 @@ class Args:
     """Folder of the corpora."""
     run: Path = Path("runs/gloria")
     """Run folder of a pre-trained model."""
+    any_settings: bool = False
+    """Evaluate a run of other settings than the model's own; the result lists them."""
     results: Path = Path("runs/results")
     """Where the results go."""
     seed: int = 0

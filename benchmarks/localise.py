@@ -45,10 +45,11 @@ class Dense(NamedTuple):
 def dense_data(args: Args, table: RecordTable, *, size: int, split_id: str = "") -> Dense:
     """The images of a dense task at `size`, in the parts of its split."""
     name = args.dataset
-    prepared = open_prepared(args.data_root, name, size)
+    tables = load_tables(name, args.data_root)
+    prepared = open_prepared(args.data_root, name, size, table_sha256=tables.table_sha256)
     if prepared:
         table = table.where(table.frame["image_id"].isin(prepared.row.keys()), "not_prepared")
-    split = splits.build(args.split or split_id or DENSE[name], load_tables(name, args.data_root))
+    split = splits.build(args.split or split_id or DENSE[name], tables)
     parts = (split.select(part, table).frame["image_id"] for part in ("train", "valid", "test"))
     return Dense(
         table,

@@ -159,6 +159,9 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
     }
     seen = {r["model"]: r["pretraining"].get("test_images_seen") for r in trained}
     fields["test images seen in pre-training"] = {f"{m}: {n}" for m, n in seen.items() if n}
+    fields["other settings"] = {
+        f"{r['model']}: {r['other_settings']}" for r in records if r.get("other_settings")
+    }
     fields = {name: values for name, values in fields.items() if values}
     splits = {name: facts for r in measured for name, facts in r["splits"].items()}
     lines = ["- " + "; ".join(f"{k}: {', '.join(sorted(v))}" for k, v in fields.items()) + "."]

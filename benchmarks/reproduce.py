@@ -22,7 +22,7 @@ from benchmarks.models import settings
 from benchmarks.render import render
 from benchmarks.tables import TABLES
 from benchmarks.tasks import TASKS
-from common.data import DATASETS
+from common.data import DATASETS, chexpert
 from common.data.tables import DataError
 
 PHANTOM_ROOT = Path("data/phantom-small")
@@ -93,6 +93,11 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
     for name in sorted(trained | tested):
         try:
             DATASETS[name].load(data_root, check_files=False)
+        except DataError as error:
+            problems.append(str(error))
+    if "chexpert" in trained or any(job.task == "retrieval" for job in jobs):
+        try:
+            chexpert.find_reports(data_root)
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -58,10 +58,33 @@ def check_run(run: Path, wanted: dict[str, Any], seed: int) -> None:
     """
     if not (run / "provenance.json").is_file():
         raise CheckpointError(f"{run} holds no finished run; pre-train it first")
-    there, here = json.loads((run / "run.json").read_text()), json.loads(json.dumps(wanted))
-    other = [k for k in here if k != "run" and here[k] != there.get(k)]
-    if other or there["run"]["seed"] != seed:
-        raise CheckpointError(f"{run} was made with other settings: {', '.join(other) or 'seed'}")
+    other = other_settings(run, wanted)
+    if json.loads((run / "run.json").read_text())["run"]["seed"] != seed:
+        other["run.seed"] = f"not {seed}"
+    if other:
+        raise CheckpointError(
+            f"{run} was made with other settings: {other}; --any-settings evaluates it as it is"
+        )
+
+
+def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a run's model, loss, data and optimiser have that `wanted` has not, by flag.
+
+    Where its reports lay is no setting.
+    """
+    there = _flat(json.loads((run / "run.json").read_text()))
+    here = _flat(json.loads(json.dumps(wanted)))
+    names = {k for k in {*there, *here} if not k.startswith("run.")} - {"data.reports"}
+    return {k: there.get(k) for k in sorted(names) if there.get(k) != here.get(k)}
+
+
+def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = isinstance(value, dict)
+        found |= _flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
+    return found
 
 
 def device() -> torch.device:
@@ -69,8 +92,12 @@ def device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def ready(model: Model, corpus: str, seed: int, run: Path) -> Encoder:
+def ready(
+    model: Model, corpus: str, seed: int, run: Path, *, any_settings: bool = False
+) -> Encoder:
     """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
+
+    With `any_settings` the run need not have been made with the model's own.
 
     Raises:
         NotRunnable: If its starting weights cannot be had.
@@ -80,7 +107,8 @@ def ready(model: Model, corpus: str, seed: int, run: Path) -> Encoder:
     torch.manual_seed(seed)
     cfg = settings(model, corpus, seed)
     if model.pretrained:
-        check_run(run, config.to_dict(cfg), seed)
+        if not any_settings:
+            check_run(run, config.to_dict(cfg), seed)
         return LOAD[model.paper](str(run / "best"), strict=True).to(device()).eval()
     if corpus == "phantom" and getattr(cfg.model.image, "weights", None) == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")

@@ -40,9 +40,9 @@ def read_foreign(path: Path) -> Any:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
             (type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names

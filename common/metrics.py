@@ -85,8 +85,8 @@ def threshold(targets: ArrayLike, scores: ArrayLike, rule: str) -> float:
     Args:
         targets: (N,) in {0, 1}.
         scores: (N,).
-        rule: `youden` maximises sensitivity + specificity, `f1` the F1 score, `mcc` Matthews'
-            correlation; the lowest of equal cuts.
+        rule: `youden` maximises sensitivity + specificity, the highest of equal cuts; `f1` the F1
+            score and `mcc` Matthews' correlation, the lowest.
 
     Raises:
         ValueError: If the rule is unknown.

@@ -266,6 +266,7 @@ class Run:
         if stop or (
             self.progress.batch % self.cfg.save_every == 0 and self.progress.batch < batches
         ):
+            self._finite_losses()  # or the last good state would be replaced
             self.save()
         if stop:
             self.say(f"interrupted at step {self.progress.step}; the same command resumes here")
@@ -294,7 +295,7 @@ class Run:
         `frozen` modules lose their gradient after the backward pass: no step, no decay.
 
         Raises:
-            TrainingError: If a logged term is not finite.
+            TrainingError: If a logged term is not finite; no state is saved from there on.
         """
         loss = torch.stack(list(losses.values())).sum()
         self.accelerator.backward(loss)
@@ -304,17 +305,22 @@ class Run:
             self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+        self.losses = {name: value.detach() for name, value in losses.items()}
         if self.progress.step % self.cfg.log_every == 0:
-            self._log(losses)
+            self._log()
 
-    def _log(self, losses: Mapping[str, Tensor]) -> None:
-        values = {name: float(value.detach()) for name, value in losses.items()}
+    def _finite_losses(self) -> dict[str, float]:
+        values = {name: float(value) for name, value in self.losses.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise TrainingError(
                 f"loss {bad} is not finite at step {self.progress.step}: {values}; lower the "
-                "learning rate, or turn off reduced precision with --precision no"
+                "learning rate, or turn off reduced precision with --precision no, in another --out"
             )
+        return values
+
+    def _log(self) -> None:
+        values = self._finite_losses()
         passed = max(time.monotonic() - self.window["since"], 1e-9)
         speed, wait = self.window["images"] / passed, self.window["wait"] / passed
         self.bar.set_postfix({**values, "images/s": round(speed), "data wait": f"{wait:.0%}"})

@@ -99,12 +99,13 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    prepared = open_prepared(root, name, size)
+    tables = load_tables(name, root)
+    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
     table = prepared.table() if prepared else load(name, root)
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(root, None), keep_unmatched=True)
     images: Images = prepared or DecodedImages(table, size)
-    split = splits.build(SPLITS[name], load_tables(name, root))
+    split = splits.build(SPLITS[name], tables)
     reports = dict(zip(table.frame["image_id"], reports_of(table, cfg.data), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")
     usable = frontal.where([bool(reports[i]) for i in frontal.frame["image_id"]], "empty_text")

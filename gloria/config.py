@@ -94,7 +94,7 @@ class TextConfig:
     max_tokens: int = cite(97, code=f"{PRETRAIN}: text.word_num", ledger="G09")
     """Longest text, word pieces with [CLS] and [SEP]."""
     pad: Literal["longest", "max"] = cite(
-        "longest", note="same result, less work", released="max", ledger="G09"
+        "longest", note="less work; but with pieces the same result", released="max", ledger="G09"
     )
     """Pad to the longest text of the batch, or always to `max_tokens`."""
 
@@ -330,6 +330,7 @@ DECISIONS = {
     "G52": "All positives and as many random negatives are trained on; all images are tested.",
     "G53": "Mean over images, an empty prediction of an empty mask being 1; results also hold the "
     "mean over positives and that of batch means.",
+    "G54": "Masks are area-resized, soft in the loss, cut at 0.5 for the metric.",
     "G57": "The best weights by validation loss are tested; `last/` lies beside `best/`.",
     "G58": "Seeds are named in every result; 0, 1, 2 in the committed ones (the paper averages "
     "five runs).",

@@ -201,9 +201,12 @@ def best_word(
     Returns:
         (N, B) in [-1, 1].
     """
-    return _max_over_words(
-        match_words(region_emb, words, tau2=tau2, word_softmax=word_softmax), words
-    )
+    chunks = region_emb.split(max(1, CHUNK // (len(words.emb) * region_emb.shape[1])))
+    best = [
+        _max_over_words(match_words(chunk, words, tau2=tau2, word_softmax=word_softmax), words)
+        for chunk in chunks
+    ]
+    return torch.cat(best)
 
 
 def attention_maps(

@@ -115,12 +115,12 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
             "an empty sentence has no word to match: with --data.keep-empty-sentences give "
             "--loss.words cls_words"
         )
-    size = cfg.model.image.size
-    prepared = open_prepared(cfg.run.data_root, cfg.data.dataset, size)
-    table = prepared.table() if prepared else load(cfg.data.dataset, cfg.run.data_root)
-    table = with_reports(table, cfg.data, cfg.run.data_root)
+    name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
+    tables = load_tables(name, root)
+    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
+    table = with_reports(prepared.table() if prepared else load(name, root), cfg.data, root)
     images: Images = prepared or DecodedImages(table, size)
-    split = splits.build(cfg.data.split, load_tables(cfg.data.dataset, cfg.run.data_root))
+    split = splits.build(cfg.data.split, tables)
     reports = dict(zip(table.frame["image_id"], cleaned_reports(table, cfg), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")
     usable = frontal.where([bool(reports[i]) for i in frontal.frame["image_id"]], "empty_text")

@@ -26,7 +26,12 @@ from gloria.figures import attention_figure
 from gloria.matching import attention_maps
 from gloria.model import GLoRIA
 
-SOUND = replace(RELEASED.model, compat=CompatConfig(), similarity=SimilarityConfig())
+SOUND = replace(
+    RELEASED.model,
+    text=replace(RELEASED.model.text, inference_min_tokens=1),
+    compat=CompatConfig(),
+    similarity=SimilarityConfig(),
+)
 """Released weights with the paper's inference, without the slips of the released functions."""
 
 
@@ -95,7 +100,7 @@ class Args:
     """PNG, JPEG or DICOM."""
     phrases: tyro.conf.Positional[tuple[str, ...]]
     """What to look for."""
-    model: str = "runs/phantom/gloria-seed0/best"
+    model: str = "runs/gloria/best"
     """Model folder, hub id, or a checkpoint (.ckpt) that the authors released."""
     out: Path = Path("attention.png")
     """Where the attention overlay goes."""
@@ -109,8 +114,12 @@ def load(name: str) -> GLoRIA:
     """
     if name.endswith((".ckpt", ".pth", ".pt")):
         return load_released(Path(name), config=SOUND)[0]
+    if (Path(name) / "best" / "config.json").is_file():
+        raise CheckpointError(f"{name} is a run folder; its model is {name.rstrip('/')}/best")
     try:
         return GLoRIA.from_pretrained(name, strict=True).eval()
+    except TypeError as error:  # of the constructor: no config.json, or another model's
+        raise CheckpointError(f"{name}: config.json is not of a GLoRIA model, or absent") from error
     except (OSError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise CheckpointError(
             f"no model at {name!r}, neither as a folder nor on the hub; pre-train one with "
@@ -127,13 +136,13 @@ def main() -> None:
         model = load(args.model)
         scores = score(model, args.image, args.phrases)
         figure = attention_figure(network_view(model, args.image), scores)
-    except (CheckpointError, DataError, ValueError) as error:
+        figure.savefig(args.out, dpi=110, bbox_inches="tight")
+    except (CheckpointError, DataError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     for s in scores:
         sys.stdout.write(
             f"{s.similarity:+.3f}  local {s.local:+.3f}  global {s.global_:+.3f}  {s.phrase}\n"
         )
-    figure.savefig(args.out, dpi=110, bbox_inches="tight")
     sys.stdout.write(f"attention overlay: {args.out}\n")
 
 

@@ -60,8 +60,11 @@ def global_similarity(image_emb: Tensor, report_emb: Tensor) -> Tensor:
 
 
 def hybrid(local: Tensor, global_: Tensor, combine: str) -> Tensor:
-    """Mean of both similarities (N, T) (Sec. 3.3.2), or of their z-scores over the texts (G28)."""
-    if combine == "zscore":
+    """Mean of both similarities (N, T) (Sec. 3.3.2), or of their z-scores over the texts (G28).
+
+    One text alone has no z-score: then the mean is of the similarities themselves.
+    """
+    if combine == "zscore" and local.shape[1] > 1:
         local, global_ = zscore(local, dim=1), zscore(global_, dim=1)
     return (local + global_) / 2
 

@@ -91,10 +91,11 @@ def load_pairs(cfg: PretrainConfig) -> Corpus:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    prepared = open_prepared(root, name, size)
+    tables = load_tables(name, root)
+    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
     table = prepared.table() if prepared else load(name, root)
     images: Images = prepared or DecodedImages(table, size)
-    split = splits.build(SPLITS[name], load_tables(name, root))
+    split = splits.build(SPLITS[name], tables)
     texts = dict(zip(table.frame["image_id"], impressions(table, cfg), strict=True))
     usable = table.where([bool(texts[i]) for i in table.frame["image_id"]], "empty_text")
     known = set(usable.frame["image_id"])

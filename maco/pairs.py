@@ -122,12 +122,13 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
     if (name, cfg.data.views) not in SPLITS:
         raise DataError(f"{name} has reports of frontal images alone: give --data.views frontal")
-    prepared = open_prepared(root, name, size)
+    tables = load_tables(name, root)
+    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
     table = prepared.table() if prepared else load(name, root)
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(root, None), keep_unmatched=True)
     images: Images = prepared or DecodedImages(table, size)
-    split = splits.build(SPLITS[name, cfg.data.views], load_tables(name, root))
+    split = splits.build(SPLITS[name, cfg.data.views], tables)
     reports = dict(zip(table.frame["image_id"], reports_of(table, cfg.data), strict=True))
 
     def pairs(part: str) -> Pairs:

@@ -136,7 +136,8 @@ def single_label_embeddings(
         found = rows[labels[rows, k] == 1]
         kept += sorted(generator.permutation(found)[:most].tolist())
     ids = table.frame["image_id"].iloc[kept].tolist()
-    images = open_prepared(root, table.dataset, model.size) or DecodedImages(table, model.size)
+    prepared = open_prepared(root, table.dataset, model.size, table_sha256=table.table_sha256)
+    images = prepared or DecodedImages(table, model.size)
     parts = [
         model.embed_images(model.normalise(images.read(ids[i : i + 64]))).emb
         for i in range(0, len(ids), 64)

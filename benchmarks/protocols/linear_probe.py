@@ -162,7 +162,10 @@ class CachedProbe:
 
     protocol = "linear/cached-features"
 
-    def __init__(self, model: Encoder, data: Downstream, ids: Sequence[str]) -> None:
+    def __init__(
+        self, model: Encoder, data: Downstream, train: Sequence[str], others: Sequence[str]
+    ) -> None:
+        ids = list(dict.fromkeys([*train, *others]))
         self.row = {image_id: i for i, image_id in enumerate(ids)}
         self.features = pooled_features(model, data, ids)
 
@@ -185,10 +188,10 @@ class PaperProbe(CachedProbe):
 
     config: ProbeConfig
 
-    def __init__(self, model: Encoder, data: Downstream, ids: Sequence[str]) -> None:
-        super().__init__(
-            model, data, ids
-        )  # validation and test crops are central: encode them once
+    def __init__(
+        self, model: Encoder, data: Downstream, train: Sequence[str], others: Sequence[str]
+    ) -> None:
+        super().__init__(model, data, (), others)  # training crops are drawn anew each epoch
         self.model = model
 
     def fit(

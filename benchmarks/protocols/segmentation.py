@@ -75,11 +75,13 @@ class MgcaSegmentation:
 class GloriaSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/gloria`."""
 
-    size: int = cite(SIZES["segmentation/gloria"], code="segmentation config", ledger="G54")
+    size: int = cite(SIZES["segmentation/gloria"], code="segmentation config")
     decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), paper="Sec. 4.5", ledger="G69")
     train: Literal["decoder", "all"] = cite("all", code="segmentation module")
     batchnorm: Literal["eval", "train"] = cite("eval", note="of no effect: the encoder is trained")
     optimizer: Literal["adam", "adamw"] = cite("adam", code="optimiser builder", ledger="G55")
+    lr: float = cite(5e-4, code="segmentation config", ledger="G55")
+    batch_siim: int = cite(8, code="segmentation config", ledger="G55")
     betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
     weight_decay: float = cite(1e-6, code="segmentation config", ledger="G55")
     epochs: int = cite(100, code="segmentation config", ledger="G55")

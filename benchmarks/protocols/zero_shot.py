@@ -63,7 +63,7 @@ def class_scores(
         pooled = [p.amax(dim=1) if cfg.prompt_pool == "max" else p.mean(dim=1) for p in parts]
         rows.append(torch.stack(pooled, dim=1))
     scores = torch.cat(rows)
-    if cfg.normalize == "zscore_images":
+    if cfg.normalize == "zscore_images" and len(scores) > 1:
         scores = (scores - scores.mean(0)) / scores.std(0, unbiased=False)
     return scores.float().cpu().numpy()
 

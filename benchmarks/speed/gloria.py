@@ -157,7 +157,7 @@ def image_loading() -> Row:
             "speed", folder, frame, pd.DataFrame(index=frame.index), Exclusions(), count, "0"
         )
         prepare(table, folder, size=256, workers=1)
-        images = open_prepared(folder, "speed", 256)
+        images = open_prepared(folder, "speed", 256, table_sha256=table.table_sha256)
         assert images
         many = ids * 64
         fast, slow = timed(

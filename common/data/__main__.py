@@ -13,8 +13,8 @@ import tyro
 from common.data import chexpert, load
 from common.data.phantom.faults import plant_faults
 from common.data.phantom.writers import LAYOUTS, contact_sheet, write_corpus
-from common.data.prepare import prepare
-from common.data.records import RecordTable
+from common.data.prepare import PreparedImages, prepare
+from common.data.records import EXAMPLES, RecordTable
 from common.data.tables import DataError
 from common.data.verify import verify
 
@@ -61,7 +61,10 @@ class Prepare:
         """Prepare and print what was left out."""
         table = with_reports(load(self.dataset, self.data_root), self.data_root)
         folder = prepare(table, self.data_root, size=self.size, workers=self.workers)
-        print(f"{folder}: {len(table)} images; left out: {table.exclusions}")
+        made = PreparedImages(folder)
+        print(f"{folder}: {len(made.row)} images; left out: {made.table().exclusions}")
+        for message in list(made.manifest["unreadable"].values())[:EXAMPLES]:
+            print(f"  {message}")
         return 0
 
 
@@ -120,7 +123,7 @@ def main() -> int:
     )
     try:
         return command.run()
-    except (DataError, ValueError) as error:
+    except (DataError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -209,7 +209,10 @@ def load_test(data_root: Path, *, check_files: bool = True) -> RecordTable:
         DataError: If both tables are absent, malformed, or contradict each other.
     """
     home = find_home(data_root, TEST_TABLES)
-    listed, truth = (home.tables / name for name in TEST_TABLES)
+    listed, truth = (
+        find_table(home.tables, n) if has_table(home.tables, n) else home.tables / n
+        for n in TEST_TABLES
+    )
     if listed.is_file():
         table = read_table(listed, ["Path", *CHEXPERT_14])
         frame = _split_paths(table["Path"], listed)

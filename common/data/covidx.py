@@ -62,7 +62,11 @@ def read_list(path: Path, part: str) -> pd.DataFrame:
         DataError: If the list is binary, or a line or class is not understood; names the line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error})") from error
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 
@@ -60,7 +60,7 @@ def dimensions(path: Path) -> tuple[int, int]:
             return int(header.Columns), int(header.Rows)
         with Image.open(path) as picture:
             return picture.size
-    except (OSError, AttributeError, InvalidDicomError) as error:
+    except (OSError, SyntaxError, ValueError, AttributeError, InvalidDicomError) as error:
         raise DataError(f"{path}: no width and height to be read: {error}") from error
 
 
@@ -72,7 +72,7 @@ def _decode_picture(data: bytes, path: Path) -> Grey:
                 return scale_to_uint8(np.asarray(picture, dtype=np.float32))
             grey = picture if picture.mode == "L" else picture.convert("RGB").convert("L")
             return np.asarray(grey, dtype=np.uint8)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: truncated or damaged ({len(data)} bytes): {error}") from error
 
 
@@ -96,8 +96,10 @@ def read_dicom(path: Path) -> NDArray[np.float32]:
         ) from error
     if pixels.ndim != 2:
         raise DataError(f"{path}: expected one grey frame, found an array of shape {pixels.shape}")
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        pixels = (2 ** int(dataset.BitsStored) - 1) - pixels
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        most = 2 ** int(dataset.BitsStored) - 1
+        signed = dataset.PixelRepresentation == 1  # from -2^(bits - 1); ends that add up to -1
+        pixels = (-1 if signed else most) - pixels.astype(np.int64)
     return np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
 
 

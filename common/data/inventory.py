@@ -89,7 +89,7 @@ def chexpert_inventory(data_root: Path) -> list[Inventory]:
     if _present(lambda: chexpert.find_home(data_root, chexpert.TEST_TABLES)):
         test = chexpert.load_test(data_root, check_files=False)
         folder = chexpert.find_home(data_root, chexpert.TEST_TABLES).tables
-        present = [folder / name for name in chexpert.TEST_TABLES if (folder / name).is_file()]
+        present = [find_table(folder, n) for n in chexpert.TEST_TABLES if has_table(folder, n)]
         inventories.append(Inventory("chexpert", test.root, present, _unique(test.frame)))
     return inventories
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def load(
     frame = read_rows(home)
     label_path = find_table(home, LABEL_TABLES[labeler])
     by_study = read_label_table(label_path)
+    if not frame["study_id"].isin(by_study.index).any():
+        raise DataError(f"{label_path}: no study of {find_table(home, METADATA)} has a row there")
     labels = by_study.reindex(frame["study_id"]).reset_index(drop=True)
     if with_reports:
         reports = read_reports(data_root, custom=custom)
@@ -173,7 +176,7 @@ def read_label_table(path: Path) -> pd.DataFrame:
     """Labels by study id; the radiologists' table calls Lung Opacity otherwise."""
     table = read_table(path, ["study_id", *LABELS], alias={"Airspace Opacity": "Lung Opacity"})
     labels = read_labels(table, LABELS, path=path)
-    labels.index = pd.Index(table["study_id"])
+    labels.index = pd.Index(table["study_id"].str.strip())
     labels = labels[~labels.reset_index().duplicated().to_numpy()]
     if labels.index.has_duplicates:
         twice = labels.index[labels.index.duplicated()][0]
@@ -259,7 +262,7 @@ def _zip_texts(path: Path) -> Iterator[tuple[str, str]]:
                 match = _STUDY_FILE.search(name)
                 if match:
                     yield match[1], _decode(archive.read(name), f"{path}/{name}")
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable zip archive ({error})") from error
 
 

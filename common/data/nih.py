@@ -263,10 +263,12 @@ def _boxes(home: Path, known: set[str]) -> dict[str, tuple[Box, ...]]:
 def image_paths(home: Path, ids: pd.Series) -> pd.Series:
     """Path of each image below `home`, found by its file name in any folder.
 
-    That serves the flat `images/` and the twelve `images_0NN/images/` of the archives; of several
-    files with one name the first by path counts.
+    That serves the flat `images/` and the twelve `images_0NN/images/` of the archives. Of several
+    files with one name those in a folder called `images` go first, others may be smaller copies;
+    then the first by path counts.
     """
     found: dict[str, str] = {}
-    for name in sorted(files_below(home, SUFFIXES)):
+    names = files_below(home, SUFFIXES)
+    for name in sorted(names, key=lambda n: (Path(n).parent.name != "images", n)):
         found.setdefault(Path(name).name, name)
     return ids.map(lambda name: found.get(name, f"images/{name}"))

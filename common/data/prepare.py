@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -117,16 +116,39 @@ def prepared_folder(data_root: Path, dataset: str, size: int) -> Path:
     return data_root / "prepared" / f"{dataset}-{size}"
 
 
-def open_prepared(data_root: Path, dataset: str, size: int) -> PreparedImages | None:
-    """The prepared form if it is complete, else None."""
+def open_prepared(
+    data_root: Path, dataset: str, size: int, *, table_sha256: str
+) -> PreparedImages | None:
+    """The prepared form if it is complete, else None.
+
+    Args:
+        data_root: Folder of the corpora.
+        dataset: Registry id.
+        size: Side of the images, pixels.
+        table_sha256: Of the tables that are there now.
+
+    Raises:
+        DataError: If it was made from other tables: its labels and reports may differ.
+    """
     folder = prepared_folder(data_root, dataset, size)
-    return PreparedImages(folder) if (folder / "manifest.json").is_file() else None
+    if not (folder / "manifest.json").is_file():
+        return None
+    prepared = PreparedImages(folder)
+    before = prepared.manifest["table_sha256"]
+    if before != table_sha256:
+        raise DataError(
+            f"{folder} was prepared from other tables ({before[:12]}) than those of {data_root} "
+            f"({table_sha256[:12]}); run `python -m common.data prepare --dataset {dataset} "
+            f"--size {size} --data-root {data_root}` again"
+        )
+    return prepared
 
 
 def prepare(table: RecordTable, data_root: Path, *, size: int, workers: int = 2) -> Path:
     """Write the prepared form of `table`; returns its folder at once when it is up to date.
 
-    Images that cannot be decoded are counted as `unreadable` with their message, not lost.
+    Images that cannot be decoded are counted as `unreadable` with their message, not lost; the next
+    call tries their shards again.
     """
     folder = prepared_folder(data_root, table.dataset, size)
     plan = {
@@ -135,11 +157,12 @@ def prepare(table: RecordTable, data_root: Path, *, size: int, workers: int = 2)
         "table_sha256": table.table_sha256,
         "records": _digest(table),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     if _json(folder / "plan.json") != plan:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
-    if (folder / "manifest.json").is_file():
+        for path in folder.iterdir():  # the folder itself may be a link to another disk
+            path.unlink()
+        _write_json(folder / "plan.json", plan)
+    if (folder / "manifest.json").is_file() and not _forget_failures(folder):
         return folder
     parts = [
         table.select(table.frame["image_id"][i : i + SHARD]) for i in range(0, len(table), SHARD)
@@ -167,6 +190,23 @@ def _digest(table: RecordTable) -> str:
 
 def _json(path: Path) -> object:
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _write_json(path: Path, content: object) -> None:
+    """All of it or nothing."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.rename(path)
+
+
+def _forget_failures(folder: Path) -> bool:
+    """Remove the shards that lack images, and the manifest; whether there were any."""
+    failed = [p for p in folder.glob("*.failures.json") if json.loads(p.read_text())]
+    for path in failed:
+        (folder / path.name.replace(".failures.json", ".arrow")).unlink(missing_ok=True)
+    if failed:
+        (folder / "manifest.json").unlink()
+    return bool(failed)
 
 
 def _write_shard(part: RecordTable, path: Path, size: int) -> int:
@@ -211,6 +251,4 @@ def _write_manifest(
         "unreadable": failures,
         "shards": {p.name: sha256(p) for p in shards},
     }
-    unfinished = folder / "manifest.part"
-    unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
-    unfinished.rename(folder / "manifest.json")
+    _write_json(folder / "manifest.json", manifest)

@@ -74,17 +74,18 @@ def table_of(home: Path) -> Path:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """One row an annotation: `ImageId` and `rle`, "" for negatives.
+    """One row an annotation: `ImageId` and `rle`, "" for negatives; repeated rows are kept once.
 
     Raises:
         DataError: If a run length is malformed, or an image is both negative and positive.
     """
     table = read_table(path, ["ImageId", "EncodedPixels"])
     rows = pd.DataFrame({"ImageId": table["ImageId"].str.strip()})
-    rows["rle"] = table["EncodedPixels"].str.strip().replace(NEGATIVE, "")
-    for number, rle in enumerate(rows["rle"], start=1):
+    text = table["EncodedPixels"].str.strip()
+    rows["rle"] = text.replace(NEGATIVE, "")
+    for number, (cell, rle) in enumerate(zip(text, rows["rle"], strict=True), start=1):
         numbers = rle.split()
-        if len(numbers) % 2 or not all(n.isdigit() for n in numbers):
+        if not cell or len(numbers) % 2 or not all(n.isdigit() for n in numbers):
             raise DataError(
                 f"{path}: data row {number} is {rle[:40]!r}; expected {NEGATIVE} or pairs of start "
                 "and length"
@@ -93,7 +94,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     both = sorted(set(rows["ImageId"][negative]) & set(rows["ImageId"][~negative]))
     if both:
         raise DataError(f"{path}: images with and without a mask: {both[:EXAMPLES]}")
-    return rows
+    return rows.drop_duplicates()
 
 
 def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
@@ -113,7 +114,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     home = find_home(data_root)
     path = table_of(home)
     rows = read_rows(path)
-    numbers = pd.Series(rows.index.astype(str))
+    numbers = pd.Series(rows.index.astype(str), index=rows.index)
     images = rows.groupby("ImageId", sort=False)["rle"].agg(";".join).reset_index()
     order = numbers.groupby(rows["ImageId"], sort=False).agg(" ".join).to_numpy()
     ids = images["ImageId"]

@@ -134,13 +134,26 @@ def sha256(*paths: Path) -> str:
 def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
     """Relative POSIX path to size in bytes of every file below `root` with one of `suffixes`.
 
-    One walk; links are not followed. Names compare case-sensitively, suffixes do not.
+    One walk, through linked folders too, each real folder once; a link to nothing is listed, its
+    reader will say what is wrong. Names compare case-sensitively, suffixes do not.
+
+    Raises:
+        DataError: If a folder cannot be read.
     """
     found: dict[str, int] = {}
     wanted = tuple(suffix.lower() for suffix in suffixes)
-    for folder, _, names in os.walk(root):
+    seen: set[str] = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):
+        seen.add(os.path.realpath(folder))
+        below[:] = [n for n in below if os.path.realpath(Path(folder, n)) not in seen]
         for name in names:
             if name.lower().endswith(wanted):
                 path = Path(folder, name)
-                found[path.relative_to(root).as_posix()] = path.lstat().st_size
+                size = path.stat().st_size if path.exists() else path.lstat().st_size
+                found[path.relative_to(root).as_posix()] = size
     return found
+
+
+def _unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from benchmarks.downstream import Downstream
 from benchmarks.job import Args
 from benchmarks.localise import dense_data, require_scales
 from benchmarks.models import (
+    GLORIA,
     IMAGENET,
     MODELS,
     RANDOM,
@@ -31,7 +34,9 @@ from benchmarks.protocols.linear_probe import (
 )
 from benchmarks.protocols.retrieval import without_self
 from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
-from benchmarks.weights import ready
+from benchmarks.weights import check_run, other_settings, ready
+from common.checkpoint import CheckpointError
+from common.config import to_dict
 from common.data import load
 from common.data.phantom.writers import write_corpus
 from common.data.prepare import prepare
@@ -171,13 +176,28 @@ def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
     assert len({tuple(x.flatten().tolist()) for x in out}) > 4
 
 
+def test_a_run_of_other_settings_is_refused_and_its_settings_named(tmp_path: Path) -> None:
+    here = to_dict(settings(GLORIA, "phantom", 0))
+    there = deepcopy(here)
+    there["loss"]["negatives"], there["data"]["reports"] = "global", "elsewhere.csv"
+    (tmp_path / "provenance.json").write_text("{}")
+    (tmp_path / "run.json").write_text(json.dumps(there))
+    assert other_settings(tmp_path, here) == {"loss.negatives": "global"}
+    with pytest.raises(CheckpointError, match=r"loss\.negatives.*--any-settings"):
+        check_run(tmp_path, here, 0)
+    (tmp_path / "run.json").write_text(json.dumps(json.loads(json.dumps(here))))
+    check_run(tmp_path, here, 0)
+    with pytest.raises(CheckpointError, match=r"run\.seed"):
+        check_run(tmp_path, here, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("probe", [CachedProbe, GloriaProbe, MgcaProbe, ImitateProbe])
 def test_probes_run_on_images(rsna: Path, probe: type[CachedProbe]) -> None:
     model = ready(RANDOM, "phantom", 0, rsna)
     data = Downstream("rsna", rsna, size=model.size)
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
-    fitted = probe(model, data, [*train, *valid, *test])
+    fitted = probe(model, data, train, [*valid, *test])
     scores = fitted.fit(data, train, valid, 0)(fitted.of(test))
     assert scores.shape == (len(test), 1)
     assert np.isfinite(scores).all()

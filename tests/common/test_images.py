@@ -33,7 +33,8 @@ def write_dicom(
     image.file_meta = meta
     image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
     image.Rows, image.Columns = pixels.shape
-    image.SamplesPerPixel, image.PixelRepresentation = 1, 0
+    image.SamplesPerPixel = 1
+    image.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
     image.PhotometricInterpretation = photometric
     image.BitsAllocated = 8 * pixels.dtype.itemsize
     image.BitsStored, image.HighBit = bits, bits - 1
@@ -124,3 +125,17 @@ def test_padding_puts_the_smaller_half_before() -> None:
     assert (padded.max(axis=1) > 0).tolist() == [False, True, False, False]
     with pytest.raises(ValueError, match="expected one plane"):
         resize_and_pad(np.zeros((2, 2, 3)), 4)
+
+
+def test_signed_monochrome1_is_turned_round_its_own_range(tmp_path: Path) -> None:
+    pixels = np.array([[-2048, -1], [100, 2047]], np.int16)
+    write_dicom(tmp_path / "a.dcm", pixels, photometric="MONOCHROME1", bits=12)
+    np.testing.assert_array_equal(read_dicom(tmp_path / "a.dcm"), [[2047, 0], [-101, -2048]])
+
+
+def test_a_png_with_a_damaged_header_is_one_line(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:11] + bytes([1]) + data[12:])
+    with pytest.raises(DataError, match="truncated or damaged"):
+        read_grey(tmp_path / "a.png")

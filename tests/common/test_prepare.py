@@ -14,6 +14,7 @@ from PIL import Image
 from common.data import prepare as module
 from common.data.prepare import DecodedImages, open_prepared, prepare
 from common.data.records import Exclusions, RecordTable
+from common.data.tables import DataError
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def shards_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("shards_of_two")
 def test_prepared_pixels_and_records_equal_the_source(table: RecordTable, tmp_path: Path) -> None:
     prepare(table, tmp_path, size=32, workers=1)
-    images = open_prepared(tmp_path, "made_up", 32)
+    images = open_prepared(tmp_path, "made_up", 32, table_sha256=table.table_sha256)
     assert images is not None
     ids = ["i4", "i0", "i2", "i1"]
     np.testing.assert_array_equal(images.read(ids), DecodedImages(table, 32).read(ids))
@@ -70,15 +71,34 @@ def test_a_killed_prepare_goes_on(table: RecordTable, tmp_path: Path) -> None:
 def test_an_unfinished_form_is_not_used(table: RecordTable, tmp_path: Path) -> None:
     folder = prepare(table, tmp_path, size=32, workers=1)
     (folder / "manifest.json").unlink()
-    assert open_prepared(tmp_path, "made_up", 32) is None
+    assert open_prepared(tmp_path, "made_up", 32, table_sha256=table.table_sha256) is None
 
 
 def test_other_labels_are_prepared_anew(table: RecordTable, tmp_path: Path) -> None:
     prepare(table, tmp_path, size=32, workers=1)
     prepare(replace(table, labels=1 - table.labels), tmp_path, size=32, workers=1)
-    images = open_prepared(tmp_path, "made_up", 32)
+    images = open_prepared(tmp_path, "made_up", 32, table_sha256=table.table_sha256)
     assert images is not None
     assert images.table().labels["Edema"].iloc[0] == 0
+
+
+def test_other_tables_than_it_was_made_from_are_an_error(
+    table: RecordTable, tmp_path: Path
+) -> None:
+    prepare(table, tmp_path, size=32, workers=1)
+    with pytest.raises(DataError, match="prepared from other tables"):
+        open_prepared(tmp_path, "made_up", 32, table_sha256="another")
+
+
+def test_mended_images_are_tried_again(table: RecordTable, tmp_path: Path) -> None:
+    path = table.root / table.frame["path"].iloc[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    folder = prepare(table, tmp_path, size=32, workers=1)
+    assert json.loads((folder / "manifest.json").read_text())["excluded"]["unreadable"] == 2
+    path.write_bytes(whole)
+    prepare(table, tmp_path, size=32, workers=1)
+    assert json.loads((folder / "manifest.json").read_text())["excluded"]["unreadable"] == 1
 
 
 def test_the_manifest_accounts_for_every_row(table: RecordTable, tmp_path: Path) -> None:

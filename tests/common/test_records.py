@@ -141,6 +141,17 @@ def test_files_below_lists_sizes(tmp_path: Path) -> None:
     assert files_below(tmp_path, (".png",)) == {"sub dir & more/A.PNG": 3}
 
 
+def test_files_below_follows_links_once(tmp_path: Path) -> None:
+    """Folders of large sets are often linked from another disk."""
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    (disk / "train").mkdir(parents=True)
+    (disk / "train" / "a.png").write_bytes(b"12")
+    home.mkdir()
+    (home / "files").symlink_to(disk)
+    (disk / "loop").symlink_to(home)
+    assert files_below(home, (".png",)) == {"files/train/a.png": 2}
+
+
 def test_policies_map_four_states() -> None:
     frame = pd.DataFrame(
         {"Edema": [1.0, 0.0, -1.0, np.nan], "Cardiomegaly": [1.0, 0.0, -1.0, np.nan]}

@@ -38,12 +38,22 @@ def test_both_markers_and_column_names(tmp_path: Path, column: str, marker: str)
         ("a,-1\na,1 2\n", "with and without a mask"),
         ("a,1 2 3\n", r"data row 1 is '1 2 3'"),
         ("a,none\n", "expected -1 or pairs"),
+        ("a,\n", "expected -1 or pairs"),
     ],
 )
 def test_edited_tables_are_refused(tmp_path: Path, rows: str, message: str) -> None:
     write(tmp_path, f"ImageId,EncodedPixels\n{rows}")
     with pytest.raises(DataError, match=message):
         siim.load(tmp_path, check_files=False)
+
+
+def test_repeated_rows_change_nothing(tmp_path: Path) -> None:
+    """As when both stages' tables are joined."""
+    write(tmp_path / "siim", "ImageId,EncodedPixels\na,-1\na,-1\nb,1 2\nb,1 2\nb,3 4\n")
+    table = siim.load(tmp_path, check_files=False)
+    assert table.labels["Pneumothorax"].tolist() == [0, 1]
+    assert table.frame["rles"].tolist() == ["", "1 2;3 4"]
+    assert table.frame["rows"].tolist() == ["0", "2 4"]
 
 
 def test_runs_are_relative_and_go_down_the_columns() -> None:

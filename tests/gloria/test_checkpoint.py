@@ -129,6 +129,9 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
         read_foreign(path)
     with pytest.raises(CheckpointError, match="no such"):
         read_foreign(tmp_path / "absent.ckpt")
+    (tmp_path / "page.safetensors").write_text("<html>")
+    with pytest.raises(CheckpointError, match="not readable as plain weights"):
+        read_foreign(tmp_path / "page.safetensors")
 
 
 def test_offline_hub_says_what_to_do() -> None:

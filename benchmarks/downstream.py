@@ -13,9 +13,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from benchmarks.tasks import TASKS
-from common.data import chexpert, load, load_tables, splits
+from common.data import chexpert, splits
 from common.data.labels import apply_policy
-from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.interface import Encoder
 
@@ -36,12 +36,8 @@ class Downstream:
 
     def __init__(self, name: str, data_root: Path, *, size: int, split: str = "") -> None:
         self.name, self.task = name, TASKS[name]
-        dataset = self.task.dataset
-        tables = load_tables(dataset, data_root)
+        tables, self.table, self.images = open_dataset(data_root, self.task.dataset, size)
         self.split = splits.build(split or self.task.split, tables)
-        prepared = open_prepared(data_root, dataset, size, table_sha256=tables.table_sha256)
-        self.table = prepared.table() if prepared else load(dataset, data_root)
-        self.images: Images = prepared or DecodedImages(self.table, size)
 
     def ids(self, part: str) -> tuple[str, ...]:
         """Images of a part that are there; `released` leaking splits lose their laterals here."""

@@ -94,6 +94,7 @@ class Run:
         self.options = {option.name: str(option.value) for option in config.options(cfg)}
         self.out = cfg.run.out or Path("runs", name)
         self.progress = Progress()
+        self.losses: dict[str, Tensor] = {}
         self.stop_signal = 0
 
     def __enter__(self) -> Run:

@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data import load, load_tables, splits
+from common.data import splits
 from common.data.chexpert import join_reports, load_reports
-from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.data.tables import DataError
 from convirt.augment import augmented, cropped
@@ -99,12 +99,9 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    tables = load_tables(name, root)
-    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
-    table = prepared.table() if prepared else load(name, root)
+    tables, table, images = open_dataset(root, name, size)
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(root, None), keep_unmatched=True)
-    images: Images = prepared or DecodedImages(table, size)
     split = splits.build(SPLITS[name], tables)
     reports = dict(zip(table.frame["image_id"], reports_of(table, cfg.data), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")

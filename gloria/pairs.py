@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data import load, load_tables, splits
+from common.data import splits
 from common.data.chexpert import join_reports, load_reports
-from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.data.tables import DataError
 from gloria.augment import crop_and_normalise
@@ -115,11 +115,9 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
             "an empty sentence has no word to match: with --data.keep-empty-sentences give "
             "--loss.words cls_words"
         )
-    name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    tables = load_tables(name, root)
-    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
-    table = with_reports(prepared.table() if prepared else load(name, root), cfg.data, root)
-    images: Images = prepared or DecodedImages(table, size)
+    root, size = cfg.run.data_root, cfg.model.image.size
+    tables, table, images = open_dataset(root, cfg.data.dataset, size)
+    table = with_reports(table, cfg.data, root)
     split = splits.build(cfg.data.split, tables)
     reports = dict(zip(table.frame["image_id"], cleaned_reports(table, cfg), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")

@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data import load, load_tables, splits
+from common.data import splits
 from common.data.chexpert import join_reports, load_reports
 from common.data.mimic_cxr import raw_reports
-from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.data.tables import DataError
 from lrclr.config import PretrainConfig
@@ -91,10 +91,7 @@ def load_pairs(cfg: PretrainConfig) -> Corpus:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    tables = load_tables(name, root)
-    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
-    table = prepared.table() if prepared else load(name, root)
-    images: Images = prepared or DecodedImages(table, size)
+    tables, table, images = open_dataset(root, name, size)
     split = splits.build(SPLITS[name], tables)
     texts = dict(zip(table.frame["image_id"], impressions(table, cfg), strict=True))
     usable = table.where([bool(texts[i]) for i in table.frame["image_id"]], "empty_text")

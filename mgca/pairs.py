@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.data import load, load_tables, splits
+from common.data import splits
 from common.data.chexpert import join_reports, load_reports
 from common.data.mimic_sections import MAINTAINERS
-from common.data.prepare import DecodedImages, Images, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.data.tables import DataError
 from mgca.augment import crop_and_normalise
@@ -105,12 +105,9 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
         DataError: If the corpus or its reports are missing, or nothing is left of them.
     """
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
-    tables = load_tables(name, root)
-    prepared = open_prepared(root, name, size, table_sha256=tables.table_sha256)
-    table = prepared.table() if prepared else load(name, root)
+    tables, table, images = open_dataset(root, name, size)
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(root, None), keep_unmatched=True)
-    images: Images = prepared or DecodedImages(table, size)
     split = splits.build(SPLITS[name], tables)
     captions = dict(zip(table.frame["image_id"], captions_of(table, cfg), strict=True))
     if name == "mimic" and cfg.data.hand_picked_sections == "drop":

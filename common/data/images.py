@@ -97,9 +97,9 @@ def read_dicom(path: Path) -> NDArray[np.float32]:
     if pixels.ndim != 2:
         raise DataError(f"{path}: expected one grey frame, found an array of shape {pixels.shape}")
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        most = 2 ** int(dataset.BitsStored) - 1
-        signed = dataset.PixelRepresentation == 1  # from -2^(bits - 1); ends that add up to -1
-        pixels = (-1 if signed else most) - pixels.astype(np.int64)
+        signed = dataset.PixelRepresentation == 1
+        both_ends = -1 if signed else 2 ** int(dataset.BitsStored) - 1  # their sum
+        pixels = both_ends - pixels.astype(np.int64)
     return np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
 
 

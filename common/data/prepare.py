@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import datasets
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from common.data import load, load_tables
 from common.data.images import read_grey, resize_and_pad
 from common.data.records import COLUMNS, Exclusions, RecordTable
 from common.data.tables import DataError, sha256
@@ -144,6 +145,34 @@ def open_prepared(
     return prepared
 
 
+class Opened(NamedTuple):
+    """A data set as training and protocols read it.
+
+    Attributes:
+        tables: Its tables alone: what splits are drawn from.
+        table: The records whose images are there.
+        images: Their pixels: prepared if they are, else decoded at every read.
+    """
+
+    tables: RecordTable
+    table: RecordTable
+    images: Images
+
+
+def open_dataset(data_root: Path, dataset: str, size: int) -> Opened:
+    """Records and square images of a data set.
+
+    Raises:
+        DataError: If it is absent or malformed, or was prepared from other tables.
+    """
+    tables = load_tables(dataset, data_root)
+    prepared = open_prepared(data_root, dataset, size, table_sha256=tables.table_sha256)
+    if prepared:
+        return Opened(tables, prepared.table(), prepared)
+    table = load(dataset, data_root)
+    return Opened(tables, table, DecodedImages(table, size))
+
+
 def prepare(table: RecordTable, data_root: Path, *, size: int, workers: int = 2) -> Path:
     """Write the prepared form of `table`; returns its folder at once when it is up to date.
 
@@ -202,10 +231,10 @@ def _write_json(path: Path, content: object) -> None:
 def _forget_failures(folder: Path) -> bool:
     """Remove the shards that lack images, and the manifest; whether there were any."""
     failed = [p for p in folder.glob("*.failures.json") if json.loads(p.read_text())]
+    if failed:
+        (folder / "manifest.json").unlink()  # first: killed in between, it is not complete
     for path in failed:
         (folder / path.name.replace(".failures.json", ".arrow")).unlink(missing_ok=True)
-    if failed:
-        (folder / "manifest.json").unlink()
     return bool(failed)
 
 

@@ -74,10 +74,11 @@ def table_of(home: Path) -> Path:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """One row an annotation: `ImageId` and `rle`, "" for negatives; repeated rows are kept once.
+    """One row an annotation: `ImageId` and `rle`, "" for negatives.
 
     Raises:
-        DataError: If a run length is malformed, or an image is both negative and positive.
+        DataError: If a run length is malformed or blank, or an image is both negative and
+            positive.
     """
     table = read_table(path, ["ImageId", "EncodedPixels"])
     rows = pd.DataFrame({"ImageId": table["ImageId"].str.strip()})
@@ -94,7 +95,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     both = sorted(set(rows["ImageId"][negative]) & set(rows["ImageId"][~negative]))
     if both:
         raise DataError(f"{path}: images with and without a mask: {both[:EXAMPLES]}")
-    return rows.drop_duplicates()
+    return rows
 
 
 def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
@@ -113,7 +114,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     """
     home = find_home(data_root)
     path = table_of(home)
-    rows = read_rows(path)
+    rows = read_rows(path).drop_duplicates()  # `verify` names repeated rows
     numbers = pd.Series(rows.index.astype(str), index=rows.index)
     images = rows.groupby("ImageId", sort=False)["rle"].agg(";".join).reset_index()
     order = numbers.groupby(rows["ImageId"], sort=False).agg(" ".join).to_numpy()
@@ -161,7 +162,7 @@ def mirrored(home: Path) -> dict[str, str]:
     return {
         image: f"{MIRROR}/{Path(name).name}"
         for table in tables
-        for image, name in zip(table["ImageId"], table["new_filename"], strict=True)
+        for image, name in zip(table["ImageId"].str.strip(), table["new_filename"], strict=True)
     }
 
 

@@ -134,7 +134,7 @@ def sha256(*paths: Path) -> str:
 def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
     """Relative POSIX path to size in bytes of every file below `root` with one of `suffixes`.
 
-    One walk, through linked folders too, each real folder once; a link to nothing is listed, its
+    One walk. Folders linked from elsewhere are entered, each once; a link to nothing is listed: its
     reader will say what is wrong. Names compare case-sensitively, suffixes do not.
 
     Raises:
@@ -142,10 +142,13 @@ def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     wanted = tuple(suffix.lower() for suffix in suffixes)
-    seen: set[str] = set()
+    home, entered = root.resolve(), set[Path]()
     for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):
-        seen.add(os.path.realpath(folder))
-        below[:] = [n for n in below if os.path.realpath(Path(folder, n)) not in seen]
+        for link in [name for name in below if Path(folder, name).is_symlink()]:
+            target = Path(folder, link).resolve()
+            if target in entered or target.is_relative_to(home):  # walked already, or in its turn
+                below.remove(link)
+            entered.add(target)
         for name in names:
             if name.lower().endswith(wanted):
                 path = Path(folder, name)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from common.data import facts, load, load_tables, siim, splits
+from common.data.inventory import siim_inventory
 from common.data.phantom.disk import run_lengths
 from common.data.phantom.writers import write_corpus
 from common.data.tables import DataError
@@ -48,12 +49,17 @@ def test_edited_tables_are_refused(tmp_path: Path, rows: str, message: str) -> N
 
 
 def test_repeated_rows_change_nothing(tmp_path: Path) -> None:
-    """As when both stages' tables are joined."""
+    """As when both stages' tables are joined; `verify` names them."""
     write(tmp_path / "siim", "ImageId,EncodedPixels\na,-1\na,-1\nb,1 2\nb,1 2\nb,3 4\n")
     table = siim.load(tmp_path, check_files=False)
     assert table.labels["Pneumothorax"].tolist() == [0, 1]
     assert table.frame["rles"].tolist() == ["", "1 2;3 4"]
     assert table.frame["rows"].tolist() == ["0", "2 4"]
+    faults = siim_inventory(tmp_path)[0].faults
+    assert [(kind, name) for kind, _, name, _ in faults] == [
+        ("duplicate_row", "a"),
+        ("duplicate_row", "b"),
+    ]
 
 
 def test_runs_are_relative_and_go_down_the_columns() -> None:

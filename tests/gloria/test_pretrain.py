@@ -167,6 +167,25 @@ def test_accumulation_drops_an_incomplete_last_group(corpus: Path, tmp_path: Pat
     assert json.loads((tmp_path / "provenance.json").read_text())["steps"] == 4
 
 
+@pytest.mark.parametrize("every", [1, 1_000], ids=["at each log", "before each save"])
+def test_weights_that_turned_nan_replace_no_state(
+    corpus: Path, tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small(corpus, tmp_path / "run")
+    cfg = replace(cfg, run=replace(cfg.run, save_every=2, log_every=every, workers=0))
+    losses: list[float] = []
+
+    def broken_from_the_third(*args: Any) -> dict[str, torch.Tensor]:
+        found = pretrain_losses(*args)
+        losses.append(1.0)
+        return found if len(losses) < 3 else {k: v * float("nan") for k, v in found.items()}
+
+    monkeypatch.setattr("gloria.pretrain.pretrain_losses", broken_from_the_third)
+    with pytest.raises(TrainingError, match="not finite"):
+        train(cfg)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000002"]
+
+
 @pytest.mark.slow
 def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
     """Global negatives, accumulation, and a loss that leaves a head without gradient."""

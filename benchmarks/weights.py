@@ -50,32 +50,21 @@ LOAD: dict[str, Callable[..., Any]] = {
 """A model from its folder, by paper."""
 
 
-def check_run(run: Path, wanted: dict[str, Any], seed: int) -> None:
-    """Refuse a run folder that holds another model than the one that is to be evaluated.
+def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a run's model, loss, data, optimiser and seed have that `wanted` has not, by flag.
+
+    Where its reports lay is no setting.
 
     Raises:
-        CheckpointError: If it is unfinished or was made with other settings.
+        CheckpointError: If the folder holds no finished run.
     """
     if not (run / "provenance.json").is_file():
         raise CheckpointError(f"{run} holds no finished run; pre-train it first")
-    other = other_settings(run, wanted)
-    if json.loads((run / "run.json").read_text())["run"]["seed"] != seed:
-        other["run.seed"] = f"not {seed}"
-    if other:
-        raise CheckpointError(
-            f"{run} was made with other settings: {other}; --any-settings evaluates it as it is"
-        )
-
-
-def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a run's model, loss, data and optimiser have that `wanted` has not, by flag.
-
-    Where its reports lay is no setting.
-    """
     there = _flat(json.loads((run / "run.json").read_text()))
     here = _flat(json.loads(json.dumps(wanted)))
     names = {k for k in {*there, *here} if not k.startswith("run.")} - {"data.reports"}
-    return {k: there.get(k) for k in sorted(names) if there.get(k) != here.get(k)}
+    differ = {k for k in {*names, "run.seed"} if there.get(k) != here.get(k)}
+    return {k: there.get(k) for k in sorted(differ)}
 
 
 def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
@@ -97,9 +86,10 @@ def ready(
 ) -> Encoder:
     """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
 
-    With `any_settings` the run need not have been made with the model's own.
+    With `any_settings` the run need not have been made with the model's own settings.
 
     Raises:
+        CheckpointError: If `run` is unfinished, or holds another model than the one asked for.
         NotRunnable: If its starting weights cannot be had.
     """
     if corpus == "phantom" and model.not_on_phantom:
@@ -107,9 +97,15 @@ def ready(
     torch.manual_seed(seed)
     cfg = settings(model, corpus, seed)
     if model.pretrained:
-        if not any_settings:
-            check_run(run, config.to_dict(cfg), seed)
-        return LOAD[model.paper](str(run / "best"), strict=True).to(device()).eval()
+        other = other_settings(run, config.to_dict(cfg))
+        if other and not any_settings:
+            raise CheckpointError(
+                f"{run} was made with other settings: {other}; --any-settings evaluates it as it is"
+            )
+        try:
+            return LOAD[model.paper](str(run / "best"), strict=True).to(device()).eval()
+        except (TypeError, ValueError) as error:  # of the constructor: another paper's settings
+            raise CheckpointError(f"{run / 'best'} is no {model.paper} model: {error}") from error
     if corpus == "phantom" and getattr(cfg.model.image, "weights", None) == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
     if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated

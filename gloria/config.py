@@ -94,7 +94,7 @@ class TextConfig:
     max_tokens: int = cite(97, code=f"{PRETRAIN}: text.word_num", ledger="G09")
     """Longest text, word pieces with [CLS] and [SEP]."""
     pad: Literal["longest", "max"] = cite(
-        "longest", note="less work; but with pieces the same result", released="max", ledger="G09"
+        "longest", note="less work, same result but with pieces", released="max", ledger="G09"
     )
     """Pad to the longest text of the batch, or always to `max_tokens`."""
 

@@ -118,7 +118,7 @@ def load(name: str) -> GLoRIA:
         raise CheckpointError(f"{name} is a run folder; its model is {name.rstrip('/')}/best")
     try:
         return GLoRIA.from_pretrained(name, strict=True).eval()
-    except TypeError as error:  # of the constructor: no config.json, or another model's
+    except (TypeError, ValueError) as error:  # of the constructor: no settings, or another model's
         raise CheckpointError(f"{name}: config.json is not of a GLoRIA model, or absent") from error
     except (OSError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise CheckpointError(

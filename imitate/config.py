@@ -246,8 +246,9 @@ PHANTOM = replace(
         embedding_dim=128,
     ),
     # codes of a random text encoder correlate by nearly 1: at the printed scale the soft part of a
-    # row outweighs its pair tenfold, and few steps learn little. Views of 24 images are told apart
-    # by their anatomy: at the printed weight that is learnt first, and the findings are not
+    # row outweighs its pair tenfold, and few steps learn little. At the printed weight
+    # the vision-vision terms cost four points on CheXpert's training images: 24 images are perhaps
+    # told apart by anatomy alone
     loss=replace(PAPER.loss, prior_scale="tau", vv_weight=0.2),
     # turned by any angle, left is not left any more: few steps cannot afford that
     data=replace(PAPER.data, rotation=(-5.0, 5.0), flip=0.0),

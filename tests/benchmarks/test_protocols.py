@@ -34,7 +34,7 @@ from benchmarks.protocols.linear_probe import (
 )
 from benchmarks.protocols.retrieval import without_self
 from benchmarks.protocols.zero_shot import cuts_on, single_label_rates
-from benchmarks.weights import check_run, other_settings, ready
+from benchmarks.weights import other_settings, ready
 from common.checkpoint import CheckpointError
 from common.config import to_dict
 from common.data import load
@@ -178,17 +178,19 @@ def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
 
 def test_a_run_of_other_settings_is_refused_and_its_settings_named(tmp_path: Path) -> None:
     here = to_dict(settings(GLORIA, "phantom", 0))
+    with pytest.raises(CheckpointError, match="no finished run"):
+        ready(GLORIA, "phantom", 0, tmp_path, any_settings=True)
     there = deepcopy(here)
     there["loss"]["negatives"], there["data"]["reports"] = "global", "elsewhere.csv"
     (tmp_path / "provenance.json").write_text("{}")
     (tmp_path / "run.json").write_text(json.dumps(there))
     assert other_settings(tmp_path, here) == {"loss.negatives": "global"}
     with pytest.raises(CheckpointError, match=r"loss\.negatives.*--any-settings"):
-        check_run(tmp_path, here, 0)
-    (tmp_path / "run.json").write_text(json.dumps(json.loads(json.dumps(here))))
-    check_run(tmp_path, here, 0)
-    with pytest.raises(CheckpointError, match=r"run\.seed"):
-        check_run(tmp_path, here, 1)
+        ready(GLORIA, "phantom", 0, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(here))
+    assert other_settings(tmp_path, here) == {}
+    with pytest.raises(CheckpointError, match=r"'run\.seed': 0"):
+        ready(GLORIA, "phantom", 1, tmp_path)
 
 
 @pytest.mark.slow

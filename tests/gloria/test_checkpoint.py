@@ -17,6 +17,7 @@ from common.checkpoint import CheckpointError, read_foreign
 from gloria.checkpoint import fresh_model, initialise, load_released, load_vocabulary, rename
 from gloria.config import PHANTOM, RELEASED, ModelConfig
 from gloria.model import GLoRIA
+from gloria.score import load
 
 LAYOUT = json.loads((Path(__file__).parents[1] / "golden/gloria/checkpoint_keys.json").read_text())
 OURS_TO_RELEASED = (
@@ -132,6 +133,17 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "page.safetensors").write_text("<html>")
     with pytest.raises(CheckpointError, match="not readable as plain weights"):
         read_foreign(tmp_path / "page.safetensors")
+
+
+def test_scoring_says_which_folder_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "best" / "config.json").write_text('{"settings": {"hidden": 1}}')
+    with pytest.raises(CheckpointError, match=r"its model is .*run/best"):
+        load(str(tmp_path / "run"))
+    with pytest.raises(CheckpointError, match="not of a GLoRIA model"):
+        load(str(tmp_path / "run" / "best"))
+    with pytest.raises(CheckpointError, match="not of a GLoRIA model"):
+        load(str(tmp_path))
 
 
 def test_offline_hub_says_what_to_do() -> None:

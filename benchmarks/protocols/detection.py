@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
 from benchmarks.protocols.average_precision import IOUS, mean_precision
+from benchmarks.protocols.frozen import FrozenMaps
 from benchmarks.protocols.segmentation import shuffled_batches, to_input
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite, released
@@ -170,11 +170,15 @@ class YOLOv3(nn.Module):
         )
         self.bridges = nn.ModuleList([_unit(width, half, 1), _unit(half, quarter, 1)])
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 1, S, S) to raw maps (B, 18, H, W) at strides 32, 16 and 8."""
-        maps = self.backbone.forward_intermediates(
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """(B, 1, S, S) to the encoder's maps at strides 8, 16 and 32."""
+        found = self.backbone.forward_intermediates(
             images.expand(-1, 3, -1, -1), indices=[2, 3, 4], intermediates_only=True
         )
+        return list(found)
+
+    def decode(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps to raw outputs (B, 18, H, W) at strides 32, 16 and 8."""
         x, found = maps[2], []
         for k, scale in enumerate(self.scales):
             route, out = scale(x)
@@ -183,6 +187,10 @@ class YOLOv3(nn.Module):
                 up = F.interpolate(self.bridges[k](route), scale_factor=2, mode="nearest")
                 x = torch.cat([up, maps[1 - k]], dim=1)
         return found
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 1, S, S) to raw outputs (B, 18, H, W) at strides 32, 16 and 8."""
+        return self.decode(self.encode(images))
 
 
 def anchors_of(scale: int, size: int) -> Tensor:
@@ -351,16 +359,19 @@ class Boxes:
         rows[:, :2] += (square - size) / 2
         return rows / np.tile(square, 2)
 
-    def batch(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, S, S) as network input and boxes (B, N, 4), filled up with zeros."""
+    def boxes_of(self, ids: Sequence[str]) -> Tensor:
+        """(B, N, 4) boxes as shares of the square, filled up with zeros."""
         shares = [self.shares(i) for i in ids]
         most = max(1, *(len(s) for s in shares))
-        padded = np.stack([np.pad(s, ((0, most - len(s)), (0, 0))) for s in shares])
+        return torch.from_numpy(np.stack([np.pad(s, ((0, most - len(s)), (0, 0))) for s in shares]))
+
+    def inputs(self, ids: Sequence[str]) -> Tensor:
+        """Images (B, 1, S, S) as network input."""
         pixels = self.images.read(ids)
         if self.stretch:
             planes = zip(pixels, ids, strict=True)
             pixels = np.stack([unpadded(plane, *self.extent(i)) for plane, i in planes])
-        return to_input(pixels, self.scale), torch.from_numpy(padded)
+        return to_input(pixels, self.scale)
 
     def corners(self, image_id: str) -> Tensor:
         """(n, 4) left, top, right, bottom of the image's boxes, pixels at the recipe's size."""
@@ -409,17 +420,18 @@ def fit(
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
     )
+    maps = maps_of(net, data, keep=recipe.batchnorm == "eval")
     best, best_state, waited = -math.inf, net.state_dict(), 0
     for _ in tqdm(range(recipe.epochs), desc=f"detection, {len(train)} images", unit="epoch"):
         net.train()
         net.backbone.train(recipe.batchnorm == "train")
         for ids in shuffled_batches(train, size, generator, recipe.epoch_steps):
-            images, boxes = send_to_device(data.batch(ids), device)
-            detection_loss(net(images), boxes, recipe.size).backward()
+            boxes = data.boxes_of(ids).to(device)
+            detection_loss(net.decode(maps(ids)), boxes, recipe.size).backward()
             optimizer.step()
             optimizer.zero_grad()
         judge = evaluate if recipe.monitor == "map" else negative_loss
-        value = judge(net, data, valid, recipe)
+        value = judge(net, data, valid, recipe, maps)
         best, best_state, waited = (
             (value, copy.deepcopy(net.state_dict()), 0)
             if value > best
@@ -431,35 +443,51 @@ def fit(
     return net.eval()
 
 
+def maps_of(net: YOLOv3, data: Boxes, *, keep: bool) -> FrozenMaps:
+    """The encoder's maps; `keep` where it does not change."""
+    device = device_of(net)
+    return FrozenMaps(lambda ids: net.encode(data.inputs(ids).to(device)), keep=keep)
+
+
 @torch.no_grad()
-def detections_of(net: YOLOv3, data: Boxes, ids: Sequence[str], size: int) -> list[Tensor]:
+def detections_of(
+    net: YOLOv3, data: Boxes, ids: Sequence[str], size: int, maps: FrozenMaps | None = None
+) -> list[Tensor]:
     """Detections of each image after suppression."""
     net.eval()
+    maps = maps or maps_of(net, data, keep=False)
     found: list[Tensor] = []
     for start in range(0, len(ids), 64):
-        maps = net(data.batch(ids[start : start + 64])[0].to(device_of(net)))
+        outputs = net.decode(maps(ids[start : start + 64]))
         decoded = torch.cat(
-            [decode(out, anchors_of(k, size), size) for k, out in enumerate(maps)], dim=1
+            [decode(out, anchors_of(k, size), size) for k, out in enumerate(outputs)], dim=1
         )
         found += [suppressed(rows).cpu() for rows in decoded]
     return found
 
 
-def evaluate(net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection) -> float:
+def evaluate(
+    net: YOLOv3,
+    data: Boxes,
+    ids: Sequence[str],
+    recipe: MgcaDetection,
+    maps: FrozenMaps | None = None,
+) -> float:
     """Mean average precision over a part."""
-    found = detections_of(net, data, ids, recipe.size)
+    found = detections_of(net, data, ids, recipe.size, maps)
     truth = [data.corners(i) for i in ids]
     return mean_precision(found, truth, ious=recipe.ious, skip=recipe.skip)
 
 
 @torch.no_grad()
-def negative_loss(net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection) -> float:
+def negative_loss(
+    net: YOLOv3, data: Boxes, ids: Sequence[str], recipe: MgcaDetection, maps: FrozenMaps
+) -> float:
     """Minus the mean loss over a part's batches, so that more is better."""
     net.eval()
     losses = []
     for start in range(0, len(ids), recipe.batch):
-        images, boxes = send_to_device(
-            data.batch(ids[start : start + recipe.batch]), device_of(net)
-        )
-        losses.append(float(detection_loss(net(images), boxes, recipe.size)))
+        chosen = ids[start : start + recipe.batch]
+        boxes = data.boxes_of(chosen).to(device_of(net))
+        losses.append(float(detection_loss(net.decode(maps(chosen)), boxes, recipe.size)))
     return -float(np.mean(losses))

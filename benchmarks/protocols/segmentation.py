@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
+from benchmarks.protocols.frozen import FrozenMaps
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite, released
 from common.data import rsna, siim
@@ -271,11 +272,19 @@ class Scans:
         row = self.rles[image_id] if self.dataset == "siim" else self.table.boxes.get(image_id)
         return bool(row)
 
+    def inputs(self, ids: Sequence[str]) -> Tensor:
+        """Images (B, 1, S, S) as network input."""
+        return to_input(self.images.read(ids), self.pixels)
+
+    def masks_of(self, ids: Sequence[str]) -> Tensor:
+        """Masks (B, S, S)."""
+        return torch.from_numpy(np.stack([self.mask(i) for i in ids]))
+
     def batch(
         self, ids: Sequence[str], generator: np.random.Generator | None = None, share: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Images (B, 1, S, S) as network input and masks (B, S, S), a `share` of them turned."""
-        pixels, masks = self.images.read(ids), np.stack([self.mask(i) for i in ids])
+        pixels, masks = self.images.read(ids), self.masks_of(ids).numpy()
         if generator is not None and share:
             for k in range(len(ids)):
                 if generator.random() < share:
@@ -333,6 +342,7 @@ def fit(
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     optimizer = kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
     size = recipe.batch_siim if scans.dataset == "siim" else recipe.batch_rsna
+    judged = maps_of(net, scans, keep=not whole and recipe.batchnorm == "eval")
     best, best_state, waited = float("inf"), net.state_dict(), 0
     for _ in tqdm(range(recipe.epochs), desc=f"segmentation, {len(train)} images", unit="epoch"):
         net.train()
@@ -342,7 +352,7 @@ def fit(
             mixed_loss(net(images), masks, recipe.dice_term).backward()
             optimizer.step()
             optimizer.zero_grad()
-        scores = evaluate(net, scans, valid, batch=size, dice_term=recipe.dice_term)
+        scores = evaluate(net, scans, valid, batch=size, dice_term=recipe.dice_term, maps=judged)
         value = scores.loss if recipe.monitor == "loss" else -float(scores.dice.mean())
         best, best_state, waited = (
             (value, copy.deepcopy(net.state_dict()), 0)
@@ -355,16 +365,30 @@ def fit(
     return net.eval()
 
 
+def maps_of(net: UNet, scans: Scans, *, keep: bool) -> FrozenMaps:
+    """The encoder's maps of the unturned images; `keep` where it does not change."""
+    device = device_of(net)
+    return FrozenMaps(lambda ids: net.encode(scans.inputs(ids).to(device)), keep=keep)
+
+
 @torch.no_grad()
 def evaluate(
-    net: UNet, scans: Scans, ids: Sequence[str], *, batch: int, dice_term: str = "log"
+    net: UNet,
+    scans: Scans,
+    ids: Sequence[str],
+    *,
+    batch: int,
+    dice_term: str = "log",
+    maps: FrozenMaps | None = None,
 ) -> Scores:
     """Dice of each image, the mean over batches of their means (released), and the loss."""
     net.eval()
+    maps = maps or maps_of(net, scans, keep=False)
     dice, means, losses = [], [], []
     for start in range(0, len(ids), batch):
-        images, masks = send_to_device(scans.batch(ids[start : start + batch]), device_of(net))
-        logits = net(images)
+        chosen = ids[start : start + batch]
+        masks = scans.masks_of(chosen).to(device_of(net))
+        logits = net.decode(maps(chosen))
         dice.append(dice_per_image(logits.sigmoid(), masks))
         means.append(float(dice[-1].mean()))
         losses.append(float(mixed_loss(logits, masks, dice_term)))

@@ -119,7 +119,7 @@ def test_boxes_follow_the_pixels_of_an_oblong_image(
 ) -> None:
     table = oblong(tmp_path, "0 30 0 60 40")
     data = Boxes(table, DecodedImages(table, 30), stretch=stretch)
-    images, boxes = data.batch(["train/1.jpg"])
+    images, boxes = data.inputs(["train/1.jpg"]), data.boxes_of(["train/1.jpg"])
     np.testing.assert_allclose(boxes[0, 0], share, rtol=1e-6)
     left, top, right, bottom = data.corners("train/1.jpg")[0].round().int().tolist()
     inside = torch.zeros(30, 30, dtype=torch.bool)
@@ -130,7 +130,7 @@ def test_boxes_follow_the_pixels_of_an_oblong_image(
 def test_a_box_outside_its_image_is_named(tmp_path: Path) -> None:
     table = oblong(tmp_path, "0 70 10 90 20")
     with pytest.raises(DataError, match=r"train/1\.jpg.*outside the image of 60 x 40"):
-        Boxes(table, DecodedImages(table, 30), stretch=True).batch(["train/1.jpg"])
+        Boxes(table, DecodedImages(table, 30), stretch=True).boxes_of(["train/1.jpg"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,45 @@
+"""Maps of a frozen encoder: every image is encoded once, as far as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+LIMIT = 2 * 2**30
+"""Bytes of maps that are kept; images beyond are encoded each time."""
+
+
+class FrozenMaps:
+    """An encoder's maps by image id.
+
+    Args:
+        encode: Image ids to maps (B, C, H, W), one a scale.
+        keep: Whether the encoder gives an image the same maps at any time.
+        limit: Bytes to keep.
+    """
+
+    def __init__(
+        self, encode: Callable[[Sequence[str]], Sequence[Tensor]], *, keep: bool, limit: int = LIMIT
+    ) -> None:
+        self.encode, self.free = encode, limit if keep else 0
+        self.kept: dict[str, tuple[Tensor, ...]] = {}
+
+    @torch.no_grad()
+    def __call__(self, ids: Sequence[str]) -> list[Tensor]:
+        """Maps (B, C, H, W) of images, without gradient."""
+        new = [i for i in ids if i not in self.kept]
+        if len(new) == len(ids) and not self.free:
+            return list(self.encode(ids))
+        fresh = {}
+        if new:
+            maps = self.encode(new)
+            rows = zip(*(scale.split(1) for scale in maps), strict=True)
+            fresh = dict(zip(new, rows, strict=True))
+            size = sum(scale.nbytes for scale in maps)
+            if size <= self.free:
+                self.free -= size
+                self.kept |= fresh
+        found = [self.kept[i] if i in self.kept else fresh[i] for i in ids]
+        return [torch.cat(scale) for scale in zip(*found, strict=True)]

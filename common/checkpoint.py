@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from torch import Tensor, nn
 
 class CheckpointError(Exception):
     """A checkpoint cannot be used; the message says what was found and what was expected."""
+
+
+@contextmanager
+def sound_settings() -> Iterator[None]:
+    """Say in one line that sizes which the user gave fit no network.
+
+    Raises:
+        CheckpointError: With what the library said of them.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"these model settings make no network: {error}") from error
 
 
 class _Inert:

@@ -172,6 +172,9 @@ class Run:
         for each other's gradients.
         """
         self.model, self.optimizer = self.accelerator.prepare(channels_last(model), optimizer)
+        rank = self.accelerator.process_index
+        if rank:  # dropout of its own; a resumed run finds each process's state
+            set_seed(self.cfg.seed + rank)
         newest = max((self.out / "checkpoints").glob("[0-9]*"), default=None)
         if newest:
             self.accelerator.load_state(str(newest))

@@ -8,7 +8,7 @@ import timm
 from huggingface_hub import hf_hub_download
 from transformers import BertModel
 
-from common.checkpoint import CheckpointError, load_exactly
+from common.checkpoint import CheckpointError, load_exactly, sound_settings
 from common.data.phantom import VOCABULARY
 from convirt.config import PretrainConfig, TextConfig
 from convirt.model import ConVIRT
@@ -38,7 +38,9 @@ def load_vocabulary(config: TextConfig) -> list[str]:
 
 def fresh_model(cfg: PretrainConfig) -> ConVIRT:
     """The model before pre-training: published starting weights where asked for, else random."""
-    model = ConVIRT(cfg.model, load_vocabulary(cfg.model.text))
+    vocabulary = load_vocabulary(cfg.model.text)
+    with sound_settings():
+        model = ConVIRT(cfg.model, vocabulary)
     initialise(model)
     return model
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.data.tables import DataError
+
 
 def crop_and_normalise(
     images: NDArray[np.uint8], crop: int, generators: list[np.random.Generator] | None = None
@@ -24,12 +26,12 @@ def crop_and_normalise(
         (B, 1, crop, crop) float32; the encoder repeats the channel.
 
     Raises:
-        ValueError: If the crop is larger than the image.
+        DataError: If the crop is larger than the image.
     """
     count, size = images.shape[0], images.shape[1]
     room = size - crop
     if room < 0:
-        raise ValueError(f"cannot crop {crop} pixels from images of {size}")
+        raise DataError(f"cannot crop {crop} pixels from images of {size}")
     if generators is None:
         corners = np.full((count, 2), round(room / 2))
     else:

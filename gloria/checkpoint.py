@@ -11,7 +11,13 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import BertModel
 
-from common.checkpoint import CheckpointError, load_exactly, read_foreign, state_dict_of
+from common.checkpoint import (
+    CheckpointError,
+    load_exactly,
+    read_foreign,
+    sound_settings,
+    state_dict_of,
+)
 from common.data.phantom import VOCABULARY
 from gloria.config import RELEASED, ModelConfig, PretrainConfig, TextConfig
 from gloria.model import GLoRIA
@@ -111,7 +117,8 @@ def load_vocabulary(config: TextConfig) -> list[str]:
 def fresh_model(cfg: PretrainConfig) -> GLoRIA:
     """The model before pre-training: published starting weights where asked for, else random."""
     vocabulary = load_vocabulary(cfg.model.text)
-    model = GLoRIA(cfg.model, vocabulary, local_words=cfg.loss.words)
+    with sound_settings():
+        model = GLoRIA(cfg.model, vocabulary, local_words=cfg.loss.words)
     initialise(model)
     return model
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.data.tables import DataError
 from imitate.config import DataConfig
 
 NORMS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -47,11 +48,11 @@ def cropped(
     """Crops of (B, S, S): the middle, or with a generator a random place of each.
 
     Raises:
-        ValueError: If the crop is larger than the image.
+        DataError: If the crop is larger than the image.
     """
     room = images.shape[1] - crop
     if room < 0:
-        raise ValueError(f"cannot crop {crop} pixels from images of {images.shape[1]}")
+        raise DataError(f"cannot crop {crop} pixels from images of {images.shape[1]}")
     corners = np.full((len(images), 2), round(room / 2))
     if generator is not None:
         corners = generator.integers(0, room + 1, size=corners.shape)

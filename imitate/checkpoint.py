@@ -11,7 +11,13 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import BertModel
 
-from common.checkpoint import CheckpointError, load_exactly, read_foreign, state_dict_of
+from common.checkpoint import (
+    CheckpointError,
+    load_exactly,
+    read_foreign,
+    sound_settings,
+    state_dict_of,
+)
 from common.data.phantom import VOCABULARY
 from imitate.config import RELEASED, ModelConfig, PretrainConfig, TextConfig
 from imitate.model import IMITATE
@@ -121,7 +127,9 @@ def load_vocabulary(config: TextConfig) -> list[str]:
 
 def fresh_model(cfg: PretrainConfig) -> IMITATE:
     """The model before pre-training: published starting weights where asked for, else random."""
-    model = IMITATE(cfg.model, load_vocabulary(cfg.model.text))
+    vocabulary = load_vocabulary(cfg.model.text)
+    with sound_settings():
+        model = IMITATE(cfg.model, vocabulary)
     initialise(model)
     return model
 

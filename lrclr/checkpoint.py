@@ -10,7 +10,13 @@ from pathlib import Path
 import open_clip
 from torch import Tensor, nn
 
-from common.checkpoint import CheckpointError, load_exactly, read_foreign, state_dict_of
+from common.checkpoint import (
+    CheckpointError,
+    load_exactly,
+    read_foreign,
+    sound_settings,
+    state_dict_of,
+)
 from lrclr.config import ModelConfig, PretrainConfig
 from lrclr.model import LRCLR
 
@@ -62,7 +68,8 @@ def load_clip(model: LRCLR, path: Path) -> dict[str, str]:
 
 def fresh_model(cfg: PretrainConfig) -> LRCLR:
     """The model before training: CLIP's or a CheXzero checkpoint's weights, or random ones."""
-    model = LRCLR(cfg.model)
+    with sound_settings():
+        model = LRCLR(cfg.model)
     initialise(model)
     return model
 

@@ -11,7 +11,13 @@ import timm
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 
-from common.checkpoint import CheckpointError, load_exactly, read_foreign, state_dict_of
+from common.checkpoint import (
+    CheckpointError,
+    load_exactly,
+    read_foreign,
+    sound_settings,
+    state_dict_of,
+)
 from common.data.phantom import VOCABULARY
 from maco.config import RELEASED, ModelConfig, PretrainConfig, TextConfig
 from maco.model import MaCo
@@ -168,7 +174,9 @@ def load_vocabulary(config: TextConfig) -> list[str]:
 
 def fresh_model(cfg: PretrainConfig) -> MaCo:
     """The model before pre-training: MAE's encoder where asked for, else random."""
-    model = MaCo(cfg.model, load_vocabulary(cfg.model.text))
+    vocabulary = load_vocabulary(cfg.model.text)
+    with sound_settings():
+        model = MaCo(cfg.model, vocabulary)
     initialise(model)
     return model
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.data.tables import DataError
+
 
 def crop_and_normalise(
     images: NDArray[np.uint8], crop: int, generators: list[np.random.Generator] | None = None
@@ -24,11 +26,11 @@ def crop_and_normalise(
         (B, 1, crop, crop) float32; the encoder repeats the channel.
 
     Raises:
-        ValueError: If the crop is larger than the image.
+        DataError: If the crop is larger than the image.
     """
     room = images.shape[1] - crop
     if room < 0:
-        raise ValueError(f"cannot crop {crop} pixels from images of {images.shape[1]}")
+        raise DataError(f"cannot crop {crop} pixels from images of {images.shape[1]}")
     if generators is None:
         corners = np.full((len(images), 2), round(room / 2))
     else:

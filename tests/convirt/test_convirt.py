@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from common.data.phantom.writers import write_corpus
+from common.data.tables import DataError
 from convirt.augment import augmented, cropped
 from convirt.checkpoint import fresh_model, load_vocabulary
 from convirt.config import PRESETS, AugmentConfig, ModelConfig, PretrainConfig, TextConfig
@@ -99,7 +100,7 @@ def test_views_without_ranges_are_the_resized_image() -> None:
     assert (view - cropped(ramp, 64)).abs().max() < 0.02
     mirrored = augmented(ramp, 64, replace(still, flip=1.0), [np.random.default_rng(0)])
     assert (mirrored[..., 1:] - view.flip(-1)[..., :-1]).abs().max() < 0.05
-    with pytest.raises(ValueError, match="cannot crop"):
+    with pytest.raises(DataError, match="cannot crop"):
         cropped(ramp, 65)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from benchmarks.oracles.imitate import literal_losses
 from common.checkpoint import CheckpointError
 from common.data.phantom.writers import write_corpus
+from common.data.tables import DataError
 from imitate.augment import cropped, stretched, to_input, view, warped
 from imitate.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from imitate.config import (
@@ -199,7 +200,7 @@ def test_views_without_ranges_and_norms() -> None:
     flat = np.full((8, 8), 7, np.uint8)
     np.testing.assert_array_equal(stretched(flat, 4), np.full((4, 4), 7))
     assert not stretched(np.zeros((8, 8), np.uint8), 4).any()
-    with pytest.raises(ValueError, match="cannot crop"):
+    with pytest.raises(DataError, match="cannot crop"):
         cropped(image[None], 9)
     assert cleaned(" ___ \n .") == ""
 

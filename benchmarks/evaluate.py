@@ -25,9 +25,9 @@ from benchmarks.models import MODELS, PRESET, settings
 from benchmarks.weights import other_settings, ready
 from common import config
 from common.checkpoint import CheckpointError
-from common.data.tables import DataError
+from common.data.tables import DataError, sha256
 from common.interface import Predictor
-from common.provenance import file_sha256, provenance
+from common.provenance import provenance
 
 WITHOUT_MODEL: dict[str, Callable[[Args], Outcome]] = {
     "splits": split_sizes,
@@ -104,7 +104,7 @@ def _pretraining(folder: Path, outcome: Outcome) -> dict[str, Any]:
     seen = set(json.loads((folder / "split.json").read_text())["parts"]["train"])
     return {
         **record,
-        "checkpoint_sha256": file_sha256(folder / "best" / "model.safetensors"),
+        "checkpoint_sha256": sha256(folder / "best" / "model.safetensors"),
         "test_images_seen": len(seen & set(outcome.predictions["test_ids"].tolist())),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
@@ -93,9 +92,3 @@ def provenance() -> dict[str, object]:
         "hardware": hardware(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,7 @@ from common.data.tables import (
     has_table,
     read_labels,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 ROOTS: tuple[str, ...] = (
@@ -143,7 +143,7 @@ def load(
         labels,
         dataset="chexpert",
         root=home.root,
-        table_sha256=sha256(*tables(home)),
+        table_sha256=table_sha256(*tables(home)),
         suffixes=SUFFIXES if check_files else (),
     )
 
@@ -228,7 +228,7 @@ def load_test(data_root: Path, *, check_files: bool = True) -> RecordTable:
         labels,
         dataset="chexpert",
         root=home.root,
-        table_sha256=sha256(*(path for path in (listed, truth) if path.is_file())),
+        table_sha256=table_sha256(*(path for path in (listed, truth) if path.is_file())),
         suffixes=SUFFIXES if check_files else (),
     )
     unlabelled = loaded.labels.isna().all(axis=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.data.records import RecordTable, assemble
-from common.data.tables import DataError, first_home, resolve_inside, sha256
+from common.data.tables import DataError, first_home, resolve_inside, table_sha256
 
 ROOTS: tuple[str, ...] = ("COVIDx", "covidx", "covidx-cxr2", "covidx-cxr-2", "COVIDx-CXR", ".")
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
@@ -123,6 +123,6 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         labels,
         dataset="covidx",
         root=home,
-        table_sha256=sha256(*tables(home)),
+        table_sha256=table_sha256(*tables(home)),
         suffixes=SUFFIXES if check_files else (),
     )

@@ -33,7 +33,7 @@ from common.data.tables import (
     has_table,
     read_labels,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 _RELEASES = ("2.0.0", "2.1.0")
@@ -128,7 +128,7 @@ def load(
         labels,
         dataset="mimic",
         root=home,
-        table_sha256=sha256(find_table(home, METADATA), find_table(home, SPLIT), label_path),
+        table_sha256=table_sha256(find_table(home, METADATA), find_table(home, SPLIT), label_path),
         suffixes=SUFFIXES if check_files else (),
     )
     if with_reports:

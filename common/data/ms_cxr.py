@@ -29,7 +29,7 @@ from common.data.tables import (
     first_home,
     has_table,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         present.loc[images["image_id"]].astype("float32"),
         dataset="ms_cxr",
         root=root,
-        table_sha256=sha256(path),
+        table_sha256=table_sha256(path),
         boxes=_boxes(rows),
     )
     if not check_files:

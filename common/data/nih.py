@@ -30,7 +30,7 @@ from common.data.tables import (
     first_home,
     has_table,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 ROOTS: tuple[str, ...] = (
@@ -239,7 +239,7 @@ def load(data_root: Path, *, version: str = "", check_files: bool = True) -> Rec
         rows[list(LABELS)],
         dataset="nih",
         root=home,
-        table_sha256=sha256(path, *lists(home).values()),
+        table_sha256=table_sha256(path, *lists(home).values()),
         suffixes=SUFFIXES if check_files else (),
         boxes=_boxes(home, set(ids)),
     )

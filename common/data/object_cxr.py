@@ -26,7 +26,7 @@ from common.data.tables import (
     has_table,
     read_table,
     resolve_inside,
-    sha256,
+    table_sha256,
 )
 
 ROOTS: tuple[str, ...] = ("object-CXR", "object-cxr", "Object-CXR", "objectcxr", "object_cxr", ".")
@@ -149,7 +149,7 @@ def load(
         labels,
         dataset="object_cxr",
         root=home,
-        table_sha256=sha256(*found.values()),
+        table_sha256=table_sha256(*found.values()),
         suffixes=SUFFIXES if check_files else (),
         boxes=boxes,
     )

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from common.data.records import RecordTable, assemble, drop_absent
-from common.data.tables import DataError, files_below, first_home, read_table, sha256
+from common.data.tables import DataError, files_below, first_home, read_table, table_sha256
 
 ROOTS: tuple[str, ...] = (
     "open_i",
@@ -79,7 +79,9 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     frame = read_rows(home)
     normal = frame["mesh"].str.split(";").apply(lambda terms: "normal" in terms)
     labels = pd.DataFrame({"Normal": normal.astype("float32")})
-    table = assemble(frame, labels, dataset="open_i", root=home, table_sha256=sha256(*tables(home)))
+    table = assemble(
+        frame, labels, dataset="open_i", root=home, table_sha256=table_sha256(*tables(home))
+    )
     imageless = table.frame["path"] == ""
     if imageless.any():
         table = table.where(~imageless, "no_image")

@@ -30,7 +30,7 @@ from common.data.tables import (
     has_table,
     read_labels,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 ROOTS: tuple[str, ...] = (
@@ -106,7 +106,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         images[["Target"]].rename(columns={"Target": "Pneumonia"}),
         dataset="rsna",
         root=home,
-        table_sha256=sha256(path),
+        table_sha256=table_sha256(path),
         suffixes=SUFFIXES if check_files else (),
         boxes=_boxes(rows),
     )

@@ -27,7 +27,7 @@ from common.data.tables import (
     first_home,
     has_table,
     read_table,
-    sha256,
+    table_sha256,
 )
 
 ROOTS: tuple[str, ...] = (
@@ -137,7 +137,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         labels,
         dataset="siim",
         root=home,
-        table_sha256=sha256(path),
+        table_sha256=table_sha256(path),
         suffixes=(SUFFIX, ".png") if check_files else (),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import zlib
@@ -53,8 +54,8 @@ def find_table(root: Path, name: str) -> Path:
     if plain.is_file() and packed.is_file():
         if not _read(plain).equals(_read(packed)):
             raise DataError(
-                f"{plain} ({sha256(plain)[:12]}) and {packed.name} ({sha256(packed)[:12]}) differ; "
-                "keep the one you mean"
+                f"{plain} ({table_sha256(plain)[:12]}) and {packed.name} "
+                f"({table_sha256(packed)[:12]}) differ; keep the one you mean"
             )
         return plain
     for path in (plain, packed):
@@ -121,11 +122,17 @@ def resolve_inside(root: Path, relative: str) -> Path:
     return root / relative
 
 
-def sha256(*paths: Path) -> str:
-    """One hash over the bytes of `paths`, in the order given."""
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table_sha256(*paths: Path) -> str:
+    """One hash over what tables hold, in the order given; packed or not makes no difference."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

@@ -187,6 +187,15 @@ def test_edited_tables_are_refused(
     assert name in str(error.value)
 
 
+def test_unpacking_the_tables_leaves_their_hash(tmp_path: Path) -> None:
+    tables = []
+    for packed in (True, False):
+        write(tmp_path / str(packed), packed=packed)
+        write_texts(tmp_path / str(packed))
+        tables.append(mimic_cxr.load(tmp_path / str(packed)).table_sha256)
+    assert tables[0] == tables[1]
+
+
 def test_a_damaged_packed_table_is_named(tmp_path: Path) -> None:
     home = write(tmp_path)
     path = home / f"{mimic_cxr.METADATA}.gz"

@@ -34,8 +34,8 @@ list: setup ## list the tables that can be reproduced
 	$(PYTHON) -m benchmarks.reproduce --list
 
 compare: setup ## every paper on one protocol matrix, with paired tests [CORPUS= DATA_ROOT= SEEDS=]
-	$(PYTHON) -m benchmarks.reproduce compare --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC)
-	$(PYTHON) -m benchmarks.compare --results runs/$(CORPUS)/results --seeds $(SEEDS) --corpus $(CORPUS)
+	$(PYTHON) -m benchmarks.reproduce compare --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC) --probe linear/cached-features
+	$(PYTHON) -m benchmarks.compare --results runs/$(CORPUS)/results$(if $(filter real,$(CORPUS)),-cached-features) --seeds $(SEEDS)
 
 reproduce-%: setup ## reproduce a table, paper or all, e.g. reproduce-gloria-table2 [CORPUS= DATA_ROOT= SEEDS=0,1,2]
 	$(PYTHON) -m benchmarks.reproduce $* --corpus $(CORPUS) --data-root "$(DATA_ROOT)" --seeds $(SEEDS) --cores $(NPROC)
@@ -71,7 +71,7 @@ format: setup ## let ruff rewrite the code
 
 check: lint type test ## what a change must pass
 
-clean: ## delete runs, caches and the phantom corpora, not the results
-	rm -rf runs data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
+clean: ## delete the phantom corpora with their runs and unrecorded results, and caches
+	rm -rf runs/phantom data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
 
 .PHONY: compare help setup phantom verify list tables speed test test-fast lint type format check clean

@@ -13,10 +13,13 @@ from benchmarks.protocols import finetune, prompt_pairs, retrieval, zero_shot
 from benchmarks.protocols.linear_probe import PROBES
 from benchmarks.tasks import TASKS
 from common import config
+from common.data.tables import DataError
 from common.interface import Encoder, Predictor
 from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
 from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
+MOST = 100
+"""The largest K of precision at K."""
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -28,31 +31,49 @@ def linear(args: Args, model: Encoder) -> Outcome:
         five = Downstream("chexpert5x200", args.data_root, size=model.size)
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
     extra = five.ids("test") if five else ()
+    targets, valid_targets = both_classes(data, "test", test), both_classes(data, "valid", valid)
     probe = PROBES[args.probe](model, data, train, [*valid, *test, *extra])
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))
-    out.predictions["test_targets"] = data.targets(test)
+    out.predictions |= {"test_targets": targets, "extra_ids": np.array(extra)}
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         classify = probe.fit(data, chosen, valid, args.seed)
         scores = classify(probe.of(test))
         out.predictions[f"test_scores_{share:g}"] = scores
-        out.cells += _ranking(args.dataset, data.targets(test), scores, share)
+        out.cells += _ranking(args.dataset, targets, scores, share)
         out.details[f"{share:g}"] = facts
         if data.task.exclusive:
             hits = scores.argmax(axis=1) == data.classes(test)
             out.cells.append(Cell(args.dataset, "accuracy", float(hits.mean()), len(test), share))
             continue
-        cuts = zero_shot.cuts_on(data.targets(valid), classify(probe.of(valid)), "youden")
+        cuts = zero_shot.cuts_on(valid_targets, classify(probe.of(valid)), "youden")
         if five:
             rates = zero_shot.single_label_rates(
                 five.classes(extra), classify(probe.of(extra)), cuts
             )
             out.cells += _rates("chexpert5x200", rates, len(extra), share)
         else:
-            rates = binary_rates(data.targets(test)[:, 0], scores[:, 0] >= cuts[0])
+            rates = binary_rates(targets[:, 0], scores[:, 0] >= cuts[0])
             out.cells += _rates(args.dataset, rates, len(test), share)
         out.details[f"{share:g}"]["thresholds"] = cuts
     return out
+
+
+def both_classes(data: Downstream, part: str, ids: tuple[str, ...]) -> np.ndarray:
+    """Targets of a part in which every label is there and is absent.
+
+    Raises:
+        DataError: If one is not: it has no AUROC and no cut.
+    """
+    targets = data.targets(ids)
+    flat = set(range(targets.shape[1])) - set(finetune.judged_labels(targets))
+    if flat:
+        names = ", ".join(data.task.labels[k] for k in sorted(flat))
+        raise DataError(
+            f"{data.split.id}: the {len(ids)} images of its {part} part are all alike in {names}; "
+            "without both classes there is no AUROC and no cut"
+        )
+    return targets
 
 
 def finetuned(args: Args, model: Encoder) -> Outcome:
@@ -110,11 +131,12 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
         scores = zero_shot.class_scores(model, part, ids, prompts, cfg)
         return scores[:, :1] - scores[:, 1:2] if args.dataset == "rsna" else scores
 
-    scores, targets = scores_of(data, test), data.targets(test)
+    targets = both_classes(data, "test", test)
+    scores = scores_of(data, test)
     cuts = None
     if cfg.threshold != "argmax":
         found = scores_of(calibration, valid)
-        cuts = zero_shot.cuts_on(calibration.targets(valid), found, cfg.threshold)
+        cuts = zero_shot.cuts_on(both_classes(calibration, "valid", valid), found, cfg.threshold)
     cells = _ranking(args.dataset, targets, scores, None)
     if args.dataset == "chexpert5x200":
         rates = zero_shot.single_label_rates(data.classes(test), scores, cuts)
@@ -138,11 +160,11 @@ def zero_shot_pairs(args: Args, model: Predictor) -> Outcome:
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     valid, test = data.ids("valid"), data.ids("test")
     names = [name.lower() for name in data.task.labels]
+    targets, valid_targets = both_classes(data, "test", test), both_classes(data, "valid", valid)
     scores = prompt_pairs.probabilities(model, data, test, names, cfg)
-    targets = data.targets(test)
     out = Outcome("zero_shot/pairs", _ranking(args.dataset, targets, scores, None), {}, {})
     calibration = prompt_pairs.probabilities(model, data, valid, names, cfg)
-    sources = {"": (targets, scores), "_valid_cut": (data.targets(valid), calibration)}
+    sources = {"": (targets, scores), "_valid_cut": (valid_targets, calibration)}
     for suffix, chosen_on in sources.items():
         cuts = prompt_pairs.cuts_on(*chosen_on, cfg.threshold)
         rates = prompt_pairs.rates_at(targets, scores, cuts)
@@ -159,11 +181,13 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
     """Precision@K with the query's own report among the candidates, and without it."""
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     ids, reports = data.reports(data.ids("test"), args.data_root)
+    if len(ids) <= MOST:
+        raise DataError(f"{data.split.id}: precision at {MOST} needs more reports than {len(ids)}")
     classes = data.classes(ids)
     similarity = retrieval.similarity_matrix(model, data, ids, reports)
     cells = []
     for name, matrix in (("", similarity), ("_without_self", retrieval.without_self(similarity))):
-        for k in (5, 10, 100):
+        for k in (5, 10, MOST):
             value = precision_at_k(matrix, classes, classes, k)
             cells.append(Cell("chexpert5x200", f"precision_at_{k}{name}", value, len(ids)))
     kept = {

@@ -6,18 +6,27 @@ the same test images (`make compare` makes the results first).
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from benchmarks.core import Column, Row, evaluation, evaluations, load_results, result_path
+from benchmarks.core import (
+    Column,
+    Row,
+    evaluation,
+    evaluations,
+    load_results,
+    parse_seeds,
+    result_path,
+)
 from benchmarks.protocols.finetune import judged_labels
 from benchmarks.render import render
 from benchmarks.tables.compare import TABLE
@@ -27,11 +36,19 @@ Array = NDArray[np.float32]
 
 
 class Scores(NamedTuple):
-    """A model's predictions: (n, L) targets and scores, and whose they are."""
+    """A model's predictions on the test images, of every seed.
+
+    Attributes:
+        ids: N test images.
+        targets: (N, L).
+        scores: (N, S, L), one seed after the other.
+        made: How: the protocols, splits and hashes of the labelled images of each seed.
+    """
 
     ids: tuple[str, ...]
     targets: Array
     scores: Array
+    made: dict[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -41,13 +58,11 @@ class Args:
     results: Path = Path("runs/phantom/results")
     """Folder of results."""
     seeds: str = "0"
-    """Comma-separated seeds; tests join their images."""
+    """Comma-separated seeds; tests take the mean over them."""
     against: str = "ConVIRT"
     """Row that the others are tested against."""
     resamples: int = 1000
     """Permutations of a test."""
-    corpus: Literal["phantom", "real"] = "phantom"
-    """Named in the output."""
 
 
 def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> Scores | None:
@@ -55,43 +70,67 @@ def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> 
     model = row.model_for(column)
     if model is None:
         return None
-    name = "test_scores" + (f"_{column.label_fraction:g}" if column.label_fraction else "")
-    ids: list[str] = []
-    targets, scores = [], []
+    share = f"{column.label_fraction:g}" if column.label_fraction else ""
+    name = "test_scores" + (f"_{share}" if share else "")
+    made: dict[str, list[Any]] = {"protocol": [], "split": [], "labelled images": []}
+    files = []
     for seed in seeds:
-        path = result_path(results, evaluation(model, column).name, seed).with_suffix(".npz")
-        if not path.is_file():
+        path = result_path(results, evaluation(model, column).name, seed)
+        record = json.loads(path.read_text()) if path.is_file() else {"not_run": "no result"}
+        if "not_run" in record:
             return None
-        with np.load(path) as file:
+        with np.load(path.with_suffix(".npz")) as file:
             if name not in file.files:
                 return None
-            ids += [f"{seed} {i}" for i in file["test_ids"].tolist()]
-            targets.append(file["test_targets"])
-            scores.append(file[name])
-    return Scores(tuple(ids), np.concatenate(targets), np.concatenate(scores))
+            files.append((file["test_ids"].tolist(), file["test_targets"], file[name]))
+        made["protocol"].append(record["protocol"])
+        made["split"].append({k: v["sha256"] for k, v in record["splits"].items()})
+        made["labelled images"].append(record["details"].get(share, {}).get("sha256"))
+    ids, targets, _ = files[0]
+    if any(other != ids for other, _, _ in files):
+        sys.exit(f"error: seeds of {model.id} were tested on different images; evaluate them again")
+    scores = np.stack([found for _, _, found in files], axis=1)
+    return Scores(tuple(ids), targets, scores, {k: tuple(v) for k, v in made.items()})
+
+
+def unlike(first: Scores, second: Scores) -> str:
+    """What makes two models' numbers no pair; "" if nothing does.
+
+    Results of before hashes of the labelled images were kept pass.
+    """
+    for name, here in first.made.items():
+        pairs = zip(here, second.made[name], strict=True)
+        if any(a != b for a, b in pairs if a is not None and b is not None):
+            return f"other {name}"
+    return "" if first.ids == second.ids else "other test images"
 
 
 def paired(first: Scores, second: Scores, *, resamples: int) -> PairedTest:
-    """Difference of macro AUROC on the same images.
+    """Difference of macro AUROC, mean over seeds; an image is swapped in all seeds together.
 
     Raises:
-        ValueError: If the two were tested on other images.
+        ValueError: If the two are no pair.
     """
-    if first.ids != second.ids:
-        raise ValueError("these models were tested on different images")
+    if reason := unlike(first, second):
+        raise ValueError(reason)
     both = judged_labels(first.targets)
+
+    def mean_auroc(truth: NDArray[Any], scores: NDArray[Any]) -> float:
+        seeds = range(scores.shape[1])
+        return float(np.mean([rank_aurocs(truth, scores[:, k]) for k in seeds]))
+
     return paired_test(
-        lambda truth, scores: float(rank_aurocs(truth, scores).mean()),
+        mean_auroc,
         first.targets[:, both],
-        first.scores[:, both],
-        second.scores[:, both],
+        first.scores[:, :, both],
+        second.scores[:, :, both],
         resamples=resamples,
     )
 
 
 def tests(args: Args) -> list[str]:
     """A line for every model and AUROC column: difference in points, and p."""
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    seeds = parse_seeds(args.seeds)
     reference = next((row for row in TABLE.rows if row.name == args.against), None)
     if reference is None:
         names = ", ".join(row.name for row in TABLE.rows)
@@ -104,6 +143,9 @@ def tests(args: Args) -> list[str]:
             found = scores_of(row, column, args.results, seeds) if base else None
             if found is None or base is None or row is reference:
                 continue
+            if reason := unlike(found, base):
+                lines.append(f"| {row.name} | {column.title} | – | {reason} |")
+                continue
             test = paired(found, base, resamples=args.resamples)
             points = f"{100 * test.difference:+.1f}"
             lines.append(f"| {row.name} | {column.title} | {points} | {test.p_value:.3f} |")
@@ -113,11 +155,13 @@ def tests(args: Args) -> list[str]:
 def main() -> None:
     """Print the table and the tests."""
     args = tyro.cli(Args, description=__doc__)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    if not any(load_results(args.results, job, seeds) for job in evaluations(TABLE)):
+    seeds = parse_seeds(args.seeds)
+    records = [r for job in evaluations(TABLE) for r in load_results(args.results, job, seeds)]
+    if not records:
         sys.exit(f"error: {args.results} holds no result of seeds {args.seeds}; run make compare")
     print(render(TABLE, args.results, seeds))
-    print(f"Paired permutation tests ({args.resamples}) on the same {args.corpus} test images:\n")
+    corpus = records[0]["corpus"]
+    print(f"Paired permutation tests ({args.resamples}) on the same {corpus} test images:\n")
     print("\n".join(tests(args)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,10 +174,10 @@ def evaluations(table: Table) -> list[Evaluation]:
 
 
 class Printed(NamedTuple):
-    """A published number and, where the paper prints one, its deviation."""
+    """A published number, and its digits as the paper prints them, with a deviation if any."""
 
     value: float
-    deviation: float | None
+    text: str
 
 
 def published_values(table: Table) -> dict[tuple[str, Column], Printed]:
@@ -192,8 +193,8 @@ def published_values(table: Table) -> dict[tuple[str, Column], Printed]:
                 if cell["value"] and _is(
                     cell, row.name if row.published_as is None else row.published_as, column
                 ):
-                    deviation = float(cell["std"]) if cell.get("std") else None
-                    values[row.name, column] = Printed(float(cell["value"]), deviation)
+                    parts = filter(None, (cell["value"], cell.get("std")))
+                    values[row.name, column] = Printed(float(cell["value"]), " ± ".join(parts))
     return values
 
 
@@ -215,6 +216,18 @@ class Cell:
     n: int
     label_fraction: float | None = None
     interval: tuple[float, float] | None = None
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        SystemExit: If one is no whole number from 0, or is named twice.
+    """
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words) or len({*map(int, words)}) < len(words):
+        sys.exit(f"error: seeds are distinct whole numbers with commas between, not {text!r}")
+    return [int(word) for word in words]
 
 
 def result_path(results: Path, job: str, seed: int) -> Path:

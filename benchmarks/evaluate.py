@@ -7,6 +7,7 @@ provenance, and the per-image predictions beside it as `.npz`.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -66,6 +67,8 @@ def run(args: Args) -> Path:
     started, spec = time.monotonic(), MODELS[args.model]
     path = result_path(args.results, Evaluation(spec, args.task, args.dataset).name, args.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path.parent} cannot be written to; give another --results")
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "corpus": args.corpus,
@@ -80,6 +83,7 @@ def run(args: Args) -> Path:
         outcome = evaluate(args)
     except NotRunnable as reason:
         record["not_run"] = str(reason)
+        path.with_suffix(".npz").unlink(missing_ok=True)
     else:
         trained = spec.pretrained and args.task not in WITHOUT_MODEL
         record |= {
@@ -102,10 +106,11 @@ def _pretraining(folder: Path, outcome: Outcome) -> dict[str, Any]:
     """Provenance of the run, its weights' hash, and how many test images it was trained on."""
     record: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
     seen = set(json.loads((folder / "split.json").read_text())["parts"]["train"])
+    tested = [outcome.predictions.get(k, np.array([])) for k in ("test_ids", "extra_ids")]
     return {
         **record,
         "checkpoint_sha256": sha256(folder / "best" / "model.safetensors"),
-        "test_images_seen": len(seen & set(outcome.predictions["test_ids"].tolist())),
+        "test_images_seen": len(seen & set(np.concatenate(tested).tolist())),
     }
 
 
@@ -118,7 +123,7 @@ def main() -> None:
         raise SystemExit(f"error: {args.task} runs on {', '.join(DATASETS_OF[args.task])}")
     try:
         print(run(args))
-    except (CheckpointError, DataError) as error:
+    except (CheckpointError, DataError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ def segment(args: Args, model: Encoder) -> Outcome:
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, data.described)
-    positive = np.array([scans.positive(i) for i in test])
+    positive = positives_of(scans, test)
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
@@ -101,6 +102,18 @@ def segment(args: Args, model: Encoder) -> Outcome:
             "positives": int(positive.sum()),
         }
     return out
+
+
+def positives_of(scans: segmentation.Scans, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) which images have a mask.
+
+    Raises:
+        DataError: If none has.
+    """
+    positive = np.array([scans.positive(i) for i in ids], bool)
+    if not positive.any():
+        raise DataError(f"{scans.dataset}: none of {len(ids)} test images has a mask to be found")
+    return positive
 
 
 def dice_cells(
@@ -128,7 +141,7 @@ def segment_upernet(
         train = segmentation.balanced(scans, train, seed=args.seed)
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, data.described)
-    positive = np.array([scans.positive(i) for i in test])
+    positive = positives_of(scans, test)
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         stage = FRACTIONS.index(share)

@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.core import (
     HERE,
     Column,
-    Printed,
     Row,
     Table,
     evaluation,
@@ -88,8 +87,10 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
             scale, digits = UNITS[column.unit or table.unit]
             printed = published.get((row.name, column))
             values, reason = values_of(row, column, results, seeds)
-            cells[0].append("" if printed is None else _printed(printed, column, digits))
-            cells[1].append(_measured([v * scale for v in values], digits) if values else "–")
+            cells[0].append("" if printed is None else printed.text)
+            cells[1].append(
+                _measured([v * scale for v in values], digits, len(seeds)) if values else "–"
+            )
             cells[2].append(
                 f"{mean_std(values)[0] * scale - printed.value:+.{digits}f}"
                 if printed is not None and values
@@ -106,6 +107,11 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
     for title, rows in blocks:
         lines += [] if not shown.get(title, True) else [*_grid(title, table, rows), ""]
     lines += [f"- {note}" for note in table.footnotes]
+    if any("±" in cell for _, *row in blocks[1][1] for cell in row):
+        lines.append(
+            "- ±: sample deviation over the seeds named below, or as many as stand in brackets; a "
+            "cell without it has one seed."
+        )
     partly = {row[0] for row in blocks[1][1] if set(row[1:]) != {"–"}}
     lines += [
         f"- {name}: {'in part ' if name in partly else ''}not run: {reason}."
@@ -114,16 +120,12 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
     return "\n".join(lines + _origin(records)) + "\n"
 
 
-def _printed(printed: Printed, column: Column, digits: int) -> str:
-    """As the paper prints it; deviations, and precision, have two decimals there."""
-    if printed.deviation is not None:
-        return f"{printed.value:.2f} ± {printed.deviation:.2f}"
-    return f"{printed.value:.{2 if 'precision' in column.metric else digits}f}"
-
-
-def _measured(values: list[float], digits: int) -> str:
+def _measured(values: list[float], digits: int, wanted: int) -> str:
+    """Mean, and over several seeds its deviation; their number where it is not `wanted`."""
     mean, deviation = mean_std(values)
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
+    number = f" ({len(values)})" if len(values) < wanted else ""
+    spread = f" ± {deviation:.{digits}f}{number}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{spread}"
 
 
 def _grid(title: str, table: Table, rows: list[list[str]]) -> list[str]:
@@ -157,8 +159,11 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
         "hardware": {r["hardware"] for r in records},
         "pre-training": {_cost(r["model"], r["pretraining"]) for r in trained},
     }
-    seen = {r["model"]: r["pretraining"].get("test_images_seen") for r in trained}
-    fields["test images seen in pre-training"] = {f"{m}: {n}" for m, n in seen.items() if n}
+    fields["test images seen in pre-training"] = {
+        f"{r['model']} {n} of {r['cells'][0]['dataset']}"
+        for r in trained
+        if (n := r["pretraining"].get("test_images_seen"))
+    }
     fields["other settings"] = {
         f"{r['model']}: {r['other_settings']}" for r in records if r.get("other_settings")
     }

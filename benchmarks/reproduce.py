@@ -6,6 +6,7 @@ it, and prints the table. Interrupted, the same command goes on where it stopped
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,16 +18,25 @@ from typing import Literal
 
 import tyro
 
-from benchmarks.core import HERE, Evaluation, Table, evaluations, result_path
+from benchmarks.core import (
+    HERE,
+    Evaluation,
+    Table,
+    evaluations,
+    parse_seeds,
+    result_path,
+)
 from benchmarks.models import settings
 from benchmarks.render import render
 from benchmarks.tables import TABLES
 from benchmarks.tasks import TASKS
 from common.data import DATASETS, chexpert
 from common.data.tables import DataError
+from common.provenance import git_state
 
 PHANTOM_ROOT = Path("data/phantom-small")
 COMMITTED = HERE / "results"
+CACHED = "linear/cached-features"
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,13 @@ class Args:
     """Jobs at once."""
     threads: int = 1
     """Threads of each job; another number gives slightly other weights."""
-    probe: Literal["auto", "linear/cached-features", "linear/gloria", "linear/mgca"] = "auto"
+    probe: Literal[
+        "auto", "linear/cached-features", "linear/gloria", "linear/mgca", "linear/imitate"
+    ] = "auto"
     """Protocol of linear classification.
 
-    auto: cached features on phantom, the model's paper's on real data.
+    auto: cached features on phantom, the model's paper's on real data; others have a folder of
+    results of their own.
     """
     executor: str = "local"
     """Snakemake executor, for instance slurm."""
@@ -104,9 +117,39 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
         sys.exit("error: " + "\n".join(problems) + "\nSee DATA in README.md for access and layout.")
 
 
+def drop_outdated(targets: Sequence[Path], corpus: str) -> None:
+    """Delete what is to be made again: rows that could not run and real numbers of dirty code."""
+    for path in (path for path in targets if path.is_file()):
+        record = json.loads(path.read_text())
+        if "not_run" in record or (record["dirty"] and corpus == "real"):
+            path.unlink()
+            path.with_suffix(".npz").unlink(missing_ok=True)
+
+
+def check_runs(
+    jobs: Sequence[Evaluation], seeds: Sequence[int], runs: Path, data_root: Path
+) -> None:
+    """Refuse to mix data roots: a run is found by its name alone.
+
+    Raises:
+        SystemExit: If a run that the tables need was made from another one.
+    """
+    for job in (job for job in jobs if job.model.pretrained):
+        for run in (runs / f"{job.model.id}-seed{seed}" for seed in seeds):
+            settings_file = run / "run.json"
+            if not settings_file.is_file():
+                continue
+            before = Path(json.loads(settings_file.read_text())["run"]["data_root"])
+            if before.resolve() != data_root.resolve():
+                sys.exit(
+                    f"error: {run} was made from {before}, not from {data_root}; give that as "
+                    f"DATA_ROOT, or move {runs} away"
+                )
+
+
 def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
     """Run the job graph up to `targets`; returns the exit status."""
-    probe = "linear/cached-features" if args.corpus == "phantom" else ""  # the judging paper's
+    probe = CACHED if args.corpus == "phantom" else ""  # the judging paper's
     settings = {
         "corpus": args.corpus,
         **folders,
@@ -126,23 +169,51 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
     ).returncode
 
 
+def data_root_of(args: Args) -> Path:
+    """Where the corpora lie.
+
+    Raises:
+        SystemExit: If real data was asked for without saying where.
+    """
+    if args.corpus == "real" and not args.data_root:
+        sys.exit("error: CORPUS=real needs DATA_ROOT=<folder that holds the data sets>")
+    return Path(args.data_root) if args.data_root else PHANTOM_ROOT
+
+
+def results_name(args: Args) -> str:
+    """Folder of the results; one of its own for a linear protocol that is not the corpus's."""
+    usual = args.probe == "auto" or (args.corpus, args.probe) == ("phantom", CACHED)
+    return "results" if usual else f"results-{args.probe.partition('/')[2]}"
+
+
+def keep(targets: Sequence[Path], results: Path, committed: Path) -> None:
+    """Copy results with their predictions to where committed numbers live."""
+    for target in targets:
+        kept = committed / target.relative_to(results)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for path in (target, target.with_suffix(".npz")):
+            if path.is_file():
+                shutil.copy(path, kept.with_suffix(path.suffix))
+
+
 def main() -> None:
     """Command line."""
     args = tyro.cli(Args, description=__doc__)
     if args.list or not args.target:
         print("\n".join(f"{name:16} {table.title}" for name, table in TABLES.items()))
         return
-    if args.corpus == "real" and not args.data_root:
-        sys.exit("error: CORPUS=real needs DATA_ROOT=<folder that holds the data sets>")
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    tables = chosen(args.target)
-    data_root = Path(args.data_root) if args.data_root else PHANTOM_ROOT
+    seeds = parse_seeds(args.seeds)
+    tables, data_root = chosen(args.target), data_root_of(args)
     jobs = list({job.name: job for table in tables for job in evaluations(table)}.values())
+    runs = Path("runs") / args.corpus
+    results = runs / results_name(args)
     if args.corpus == "real":
         check_data(jobs, data_root)
-    runs = Path("runs") / args.corpus
-    results = runs / "results"
+        if git_state()["dirty"]:
+            sys.exit("error: real numbers come from committed code only; commit, or stash, first")
+    check_runs(jobs, seeds, runs, data_root)
     targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
+    drop_outdated(targets, args.corpus)
     folders = {"data_root": data_root, "runs": runs, "results": results}
     if snakemake(targets, args, folders):
         sys.exit("error: a step failed, see its message above; the same command goes on from there")
@@ -152,12 +223,7 @@ def main() -> None:
         path.write_text(text)
         print(f"\n{text}\n(written to {path})")
     if args.record:
-        for target in targets:
-            kept = COMMITTED / args.corpus / target.relative_to(results)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            for path in (target, target.with_suffix(".npz")):
-                if path.is_file():
-                    shutil.copy(path, kept.with_suffix(path.suffix))
+        keep(targets, results, COMMITTED / args.corpus)
 
 
 if __name__ == "__main__":

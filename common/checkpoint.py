@@ -42,7 +42,7 @@ class _Inert:
         pass
 
 
-def read_foreign(path: Path) -> Any:
+def read_foreign(path: str | Path) -> Any:
     """The content of a `.safetensors` or `torch.save` file, on the CPU.
 
     Reads with PyTorch's weights-only unpickler; every class it does not know is replaced by one
@@ -52,6 +52,7 @@ def read_foreign(path: Path) -> Any:
         CheckpointError: If the file is absent, damaged, in the pre-1.6 format, or names a function
             that even the weights-only reader refuses.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -67,7 +68,7 @@ def read_foreign(path: Path) -> Any:
         raise CheckpointError(f"{path}: not readable as plain weights: {error}") from error
 
 
-def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
+def state_dict_of(content: Any, path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint: its `state_dict` or `model` entry, or the whole mapping.
 
     Raises:
@@ -86,7 +87,7 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> None:
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], *, path: str | Path) -> None:
     """Load `state`, which must hold exactly the model's keys and shapes.
 
     Raises:

@@ -270,16 +270,26 @@ def paired_test(
     Both models' scores are first replaced by their ranks within each label, so that scales
     do not matter.
 
+    Args:
+        metric: Of targets and scores.
+        targets: (N, L).
+        scores: (N, ...) of one model; whatever belongs to an image is swapped together.
+        other: Of the other model, alike.
+        resamples: Permutations.
+        seed: Of the permutations.
+
     Returns:
         metric(scores) - metric(other), and how often swapped predictions differ at least as much.
     """
-    truth = np.asarray(targets, dtype=np.float64)
-    first, second = (stats.rankdata(_columns(s), axis=0) for s in (scores, other))
+    truth, shape = np.asarray(targets, dtype=np.float64), np.shape(scores)
+    first, second = (
+        stats.rankdata(np.reshape(s, (len(truth), -1)), axis=0) for s in (scores, other)
+    )
 
     def statistic(swap: NDArray[np.float64], stay: NDArray[np.float64]) -> float:
         keep = (stay > swap)[:, None]
         mixed, rest = np.where(keep, first, second), np.where(keep, second, first)
-        return metric(truth, mixed.reshape(truth.shape)) - metric(truth, rest.reshape(truth.shape))
+        return metric(truth, mixed.reshape(shape)) - metric(truth, rest.reshape(shape))
 
     found = stats.permutation_test(
         (np.zeros(len(truth)), np.ones(len(truth))),

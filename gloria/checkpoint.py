@@ -70,7 +70,7 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def load_released(
-    path: Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
+    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
 ) -> tuple[GLoRIA, dict[str, str]]:
     """A checkpoint of the authors as a model; nothing that the file pickles is executed.
 

@@ -332,8 +332,8 @@ DECISIONS = {
     "mean over positives and that of batch means.",
     "G54": "Masks are area-resized, soft in the loss, cut at 0.5 for the metric.",
     "G57": "The best weights by validation loss are tested; `last/` lies beside `best/`.",
-    "G58": "Seeds are named in every result; 0, 1, 2 in the committed ones (the paper averages "
-    "five runs).",
+    "G58": "Seeds are named in every result; 0, 1, 2 where a committed cell shows a deviation "
+    "(the paper averages five runs).",
     "G59": "The frozen encoder's batch normalisation is in evaluation mode.",
     "G60": "Linear classification on a frozen encoder, as the text and the released settings "
     "have it.",

@@ -71,7 +71,7 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def load_released(
-    path: Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
+    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
 ) -> tuple[IMITATE, dict[str, str]]:
     """A checkpoint of the authors' code as a model; nothing that the file pickles is executed.
 

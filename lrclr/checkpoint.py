@@ -41,7 +41,9 @@ def clip_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     return kept, ignored
 
 
-def load_released(path: Path, *, config: ModelConfig | None = None) -> tuple[LRCLR, dict[str, str]]:
+def load_released(
+    path: str | Path, *, config: ModelConfig | None = None
+) -> tuple[LRCLR, dict[str, str]]:
     """A CheXzero checkpoint as a model; nothing that the file pickles is executed.
 
     Args:
@@ -59,7 +61,7 @@ def load_released(path: Path, *, config: ModelConfig | None = None) -> tuple[LRC
     return model.eval(), ignored
 
 
-def load_clip(model: LRCLR, path: Path) -> dict[str, str]:
+def load_clip(model: LRCLR, path: str | Path) -> dict[str, str]:
     """Fill the dual encoder from a CheXzero checkpoint; returns the ignored keys."""
     weights, ignored = clip_weights(state_dict_of(read_foreign(path), path))
     load_exactly(model.clip, weights, path=path)

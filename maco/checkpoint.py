@@ -117,7 +117,7 @@ def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def load_released(
-    path: Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
+    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
 ) -> tuple[MaCo, dict[str, str]]:
     """A checkpoint of the authors' code as a model; nothing that the file pickles is executed.
 

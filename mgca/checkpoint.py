@@ -82,7 +82,7 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def load_released(
-    path: Path, *, vocabulary: list[str] | None = None, config: ModelConfig | None = None
+    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig | None = None
 ) -> tuple[MGCA, dict[str, str]]:
     """A checkpoint of the authors as a model; nothing that the file pickles is executed.
 

@@ -46,7 +46,6 @@ class GloriaProbeConfig:
     lr_rsna: float = cite(5e-4, code="classification config", ledger="G55")
     lr_covidx: float = cite(5e-4, note="not in the paper; RSNA's")
     betas: tuple[float, float] = cite((0.5, 0.999), code="optimiser builder", ledger="G55")
-    lowest: float = cite(-1.0, code="pre-training transforms")
     weight_decay: float = cite(1e-6, code="classification config", ledger="G55")
     clip_norm_chexpert: float | None = cite(0.25, code="classification config", ledger="G65")
     batch_size: int = cite(64, code="classification config", ledger="G55")
@@ -73,8 +72,6 @@ class MgcaProbeConfig:
         "moco", note="unsaid in the paper", code="fine-tuning data module", ledger="D33"
     )
     """`moco`: brightness and contrast jitter, blur and flips beside the crop."""
-    lowest: float = cite(-1.0, code="fine-tuning data module")
-    """Of the encoder's input, whose largest value is 1."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,6 @@ class ImitateProbeConfig(MgcaProbeConfig):
     epochs: int = cite(50, paper="Sec. IV-B")
     patience: int = cite(10, note="silent; as MGCA", ledger="E9")
     augment_chexpert: Literal["crop", "moco"] = cite("moco", note="silent; as MGCA's code")
-    lowest: float = cite(0.0, paper="Sec. IV-A: [0, 1]", ledger="C1")
 
 
 ProbeConfig = GloriaProbeConfig | MgcaProbeConfig
@@ -210,13 +206,14 @@ class PaperProbe(CachedProbe):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.optimizer]
         lr = getattr(cfg, f"lr_{name}")
         optimizer = kind(layer.parameters(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay)
+        ends = input_ends(self.model)
         best, best_layer, waited = float("inf"), layer, 0
         for _ in tqdm(range(cfg.epochs), desc=f"{self.protocol}, {len(train)}", unit="epoch"):
             for rows in _shuffled(len(train), cfg.batch_size, generator):
                 crops = data.images.read([train[i] for i in rows])
                 with torch.no_grad():
                     images = self.model.normalise(crops, generator=generator)
-                    images = moco(images, lowest=cfg.lowest) if jittered else images
+                    images = moco(images, *ends) if jittered else images
                     feat = self.model.image_features(images)
                 loss_of(layer(feat.pooled.float().cpu()), targets[rows]).backward()
                 if clip is not None:
@@ -255,8 +252,16 @@ class ImitateProbe(PaperProbe):
     config = ImitateProbeConfig()
 
 
-def moco(images: Tensor, *, lowest: float = -1.0) -> Tensor:
-    """MoCo's augmentation of grey images (B, 1, H, W) in [lowest, 1], each drawn on its own.
+def input_ends(model: Encoder) -> tuple[Tensor, Tensor]:
+    """What black and white become as network input, (C, 1, 1) each."""
+    flat = np.zeros((2, model.size, model.size), np.uint8)
+    flat[1] = 255
+    black, white = model.normalise(flat, generator=None)
+    return black.amin(dim=(1, 2), keepdim=True), white.amax(dim=(1, 2), keepdim=True)
+
+
+def moco(images: Tensor, black: Tensor, white: Tensor) -> Tensor:
+    """MoCo's augmentation of grey images (B, C, H, W) as network input, each drawn on its own.
 
     Jitter of brightness and contrast by 0.4 with probability 0.8, blur of deviation 0.1 to 2 and
     flips with 0.5; jitter of saturation and hue, and greying, change nothing on grey.
@@ -264,8 +269,8 @@ def moco(images: Tensor, *, lowest: float = -1.0) -> Tensor:
     jitter = v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4)], p=0.8)
     blur = v2.RandomApply([v2.GaussianBlur(kernel_size=13, sigma=(0.1, 2.0))], p=0.5)
     steps = v2.Compose([jitter, blur, v2.RandomHorizontalFlip(0.5)])
-    height = 1 - lowest
-    return torch.stack([steps((image - lowest) / height) for image in images]) * height + lowest
+    height = white - black
+    return torch.stack([steps((image - black) / height) for image in images]) * height + black
 
 
 def _cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ the image to both prompts.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks.protocols.zero_shot import ZeroShotConfig, class_scores
 from common.config import cite
 from common.interface import Predictor
 from common.metrics import binary_rates, threshold
+from gloria.model import GLoRIA
 
 Array = NDArray[np.float32]
 
@@ -36,13 +38,25 @@ class PairConfig:
     """Cut of F1 and accuracy; chosen on the test part as printed, and on the validation part."""
 
 
+def by_cosine(model: Predictor) -> Predictor:
+    """The model, compared by its global embeddings alone (LRCLR's ledger L23).
+
+    GLoRIA's own similarity adds the words', which grows with the length of the prompt.
+    """
+    if not isinstance(model, GLoRIA):
+        return model
+    twin = copy.copy(model)
+    twin.config = replace(model.config, similarity=replace(model.config.similarity, use="global"))
+    return twin
+
+
 def probabilities(
     model: Predictor, data: Downstream, ids: Sequence[str], names: Sequence[str], cfg: PairConfig
 ) -> Array:
     """(n, L) probability of each finding; images and prompts are encoded once each.
 
     Args:
-        model: Whose similarity is used, without a temperature.
+        model: Whose cosines are used, without a temperature.
         data: Where pixels come from.
         ids: n images.
         names: L findings, as they stand in the prompts.
@@ -53,7 +67,7 @@ def probabilities(
         for sign, template in (("present", cfg.present), ("absent", cfg.absent))
         for name in names
     }
-    scores = class_scores(model, data, ids, prompts, ZeroShotConfig())
+    scores = class_scores(by_cosine(model), data, ids, prompts, ZeroShotConfig())
     present, absent = np.split(scores, 2, axis=1)
     return 1 / (1 + np.exp(absent - present))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -211,17 +211,39 @@ class DiceKinds:
     images: NDArray[np.float32]
 
 
-def dice_kinds(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> DiceKinds:
-    """All four from (n, H, W) masks."""
-    each = dice_per_image(torch.from_numpy(predicted).float(), torch.from_numpy(truth).float())
-    images = each.numpy()
+class Counts(NamedTuple):
+    """What a batch of masks adds to all four.
 
-    def pooled(guess: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> float:
-        size = int(guess.sum()) + int(wanted.sum())
-        return 2 * int((guess & wanted).sum()) / size if size else 1.0
+    Attributes:
+        images: (n,) Dice of each image.
+        positive: (n,) bool, which have a mask.
+        pixels: Numbers of pixels: all, predicted, true, and both.
+    """
 
-    front, back = pooled(predicted, truth), pooled(~predicted, ~truth)
-    positive = truth.any(axis=(1, 2))
+    images: NDArray[np.float32]
+    positive: NDArray[np.bool_]
+    pixels: NDArray[np.int64]
+
+
+def counts_of(predicted: Tensor, truth: Tensor) -> Counts:
+    """Counts of (n, H, W) bool masks."""
+    both = predicted & truth
+    pixels = [truth.numel(), int(predicted.sum()), int(truth.sum()), int(both.sum())]
+    each = dice_per_image(predicted.float(), truth.float())
+    return Counts(each.cpu().numpy(), truth.flatten(1).any(1).cpu().numpy(), np.array(pixels))
+
+
+def dice_kinds(batches: Sequence[Counts]) -> DiceKinds:
+    """All four from the counts of a data set's batches."""
+    images = np.concatenate([b.images for b in batches])
+    positive = np.concatenate([b.positive for b in batches])
+    total, guessed, true, both = (int(n) for n in np.sum([b.pixels for b in batches], axis=0))
+
+    def pooled(shared: int, sizes: int) -> float:
+        return 2 * shared / sizes if sizes else 1.0
+
+    front = pooled(both, guessed + true)
+    back = pooled(total - guessed - true + both, 2 * total - guessed - true)
     found = float(images[positive].mean()) if positive.any() else float("nan")
     return DiceKinds(float(images.mean()), (front + back) / 2, front, found, images)
 
@@ -273,13 +295,12 @@ def batch_of(
 def evaluate(net: UPerNet, scans: Scans, ids: Sequence[str], *, batch: int) -> DiceKinds:
     """The four kinds of Dice over whole images, by the larger of the two classes."""
     net.eval()
-    guesses, truths = [], []
+    counts = []
     for start in range(0, len(ids), batch):
         images, classes = batch_of(scans, ids[start : start + batch], None, 0.0)
         guess = net(images.to(device_of(net)))[0].argmax(dim=1).bool()
-        guesses.append(guess.cpu().numpy())
-        truths.append(classes.bool().numpy())
-    return dice_kinds(np.concatenate(guesses), np.concatenate(truths))
+        counts.append(counts_of(guess, classes.bool().to(guess.device)))
+    return dice_kinds(counts)
 
 
 def fit(

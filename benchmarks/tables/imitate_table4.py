@@ -26,5 +26,8 @@ TABLE = Table(
         for fraction in (0.01, 0.1, 1.0)
     ),
     unit="%",
-    footnotes=(FINETUNED, "ConVIRT and GLoRIA are ours, pre-trained by their own recipes."),
+    footnotes=(
+        FINETUNED,
+        "ConVIRT is MGCA's reading of it (ledger D51 there), GLoRIA has its own recipe.",
+    ),
 )

@@ -12,7 +12,9 @@ from benchmarks.models import (
 
 DICE = (
     "Dice: mean over the test images, 1 where neither truth nor prediction has a pixel, 0 where "
-    "one of them has none; results also hold the mean over positives and the mean of batch means."
+    "one of them has none: predicting nothing scores the share of images without a mask (about "
+    "78 % of SIIM's table, on phantom 85 % of SIIM and 80 % of RSNA). Results also hold the mean "
+    "over positives, which tells learning from silence, and the mean of batch means."
 )
 
 TABLE = Table(

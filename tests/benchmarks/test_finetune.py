@@ -52,9 +52,15 @@ def test_golden_schedule() -> None:
             assert found == pytest.approx(factor, rel=1e-9, abs=1e-12)
 
 
+def kinds(guess: np.ndarray, truth: np.ndarray) -> upernet.DiceKinds:
+    """One image a batch."""
+    pairs = zip(torch.from_numpy(guess).split(1), torch.from_numpy(truth).split(1), strict=True)
+    return upernet.dice_kinds([upernet.counts_of(*pair) for pair in pairs])
+
+
 def test_golden_dice() -> None:
     g = np.load(GOLDEN / "segmentation_dice.npz")
-    found = upernet.dice_kinds(g["pred"].astype(bool), g["target"].astype(bool))
+    found = kinds(g["pred"].astype(bool), g["target"].astype(bool))
     assert found.per_image == pytest.approx(float(g["medDice_front"]))
     back, front = g["mDice_background_front"]
     assert found.pooled_front == pytest.approx(float(front))
@@ -64,7 +70,7 @@ def test_golden_dice() -> None:
 def test_dice_kinds_by_hand() -> None:
     truth, guess = np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool)
     truth[0, 0, 0] = guess[0, 0] = True
-    found = upernet.dice_kinds(guess, truth)
+    found = kinds(guess, truth)
     assert found.per_image == pytest.approx((2 / 3 + 1) / 2)
     assert found.positives == pytest.approx(2 / 3)
 

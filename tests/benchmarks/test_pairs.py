@@ -13,12 +13,20 @@ import torch
 from benchmarks import evaluate
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import Args
-from benchmarks.models import IMITATE, RANDOM_CHEXZERO, RANDOM_IMITATE, UNFROZEN
+from benchmarks.models import (
+    GLORIA,
+    IMITATE,
+    RANDOM_CHEXZERO,
+    RANDOM_IMITATE,
+    UNFROZEN,
+    settings,
+)
 from benchmarks.protocols import finetune, prompt_pairs, regions
 from benchmarks.protocols.segmentation import mixed_loss, soft_dice
 from common.data import load_tables, splits
 from common.data.phantom.writers import write_corpus
 from common.metrics import auroc, binary_rates, threshold
+from gloria.checkpoint import fresh_model
 from lrclr.config import ImageConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lrclr" / "zeroshot.npz"
@@ -63,6 +71,19 @@ def test_released_rates(rule: str) -> None:
     found = np.array([[r[name] for name in names] for r in rates])
     np.testing.assert_allclose(found, g[f"spec_prec_rec_f1/{rule}"], atol=1e-9)
     np.testing.assert_allclose(found.mean(axis=0), g[f"macro/{rule}"], atol=1e-9)
+
+
+@torch.no_grad()
+def test_pairs_compare_cosines_alone() -> None:
+    """GLoRIA's own similarity also sums over words, so longer prompts would gain."""
+    torch.manual_seed(0)
+    model = fresh_model(settings(GLORIA, "phantom", 0)).eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (2, model.size, model.size), np.uint8)
+    images = model.embed_images(model.normalise(pixels, generator=None))
+    texts = model.embed_texts(["edema", "no edema of the lungs"])
+    _, cosines = model.similarities(images, texts)
+    torch.testing.assert_close(prompt_pairs.by_cosine(model).similarity(images, texts), cosines)
+    assert not torch.allclose(model.similarity(images, texts), cosines)  # as before
 
 
 def test_mcc_equals_a_loop_over_cuts() -> None:

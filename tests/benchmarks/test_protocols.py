@@ -170,7 +170,8 @@ def test_one_class_alone_is_always_predicted() -> None:
 def test_moco_draws_for_each_image_and_keeps_the_range() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 16, 16) * 2 - 1
-    out = moco(image.expand(8, -1, -1, -1))
+    ends = torch.full((1, 1, 1), -1.0), torch.ones(1, 1, 1)
+    out = moco(image.expand(8, -1, -1, -1), *ends)
     assert out.shape == (8, 1, 16, 16)
     assert out.abs().max() <= 1 + 1e-6
     assert len({tuple(x.flatten().tolist()) for x in out}) > 4

@@ -71,7 +71,9 @@ def test_released_file_loads_and_embeds_alike(tmp_path: Path, prefix: str) -> No
     state[f"{prefix}text_encoder.model.embeddings.position_ids"] = torch.arange(512)[None]
     path = tmp_path / "chexpert_resnet50.ckpt"
     torch.save({"epoch": 1, "state_dict": state, "hyper_parameters": Settings()}, path)
-    loaded, ignored = load_released(path, vocabulary=source.vocabulary, config=small_released())
+    loaded, ignored = load_released(
+        str(path), vocabulary=source.vocabulary, config=small_released()
+    )
     assert list(ignored) == [f"{prefix}text_encoder.model.embeddings.position_ids"]
     ours, theirs = (m.embed_texts(["small left pleural effusion"]) for m in (loaded, source))
     torch.testing.assert_close(ours.report_emb, theirs.report_emb)

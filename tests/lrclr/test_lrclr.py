@@ -78,7 +78,7 @@ def test_released_layout_loads_safely(tmp_path: Path) -> None:
     state["input_resolution"] = torch.tensor(96)
     path = tmp_path / "best.pt"
     torch.save(state, path)
-    model, ignored = load_released(path, config=cfg)
+    model, ignored = load_released(str(path), config=cfg)
     assert list(ignored) == ["input_resolution"]
     torch.testing.assert_close(
         model.clip.visual.proj, state["module.visual.proj"].float(), rtol=0, atol=0

@@ -142,7 +142,7 @@ def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) 
         decoder=replace(config.decoder, heads=2),
         text=replace(config.text, heads=2),
     )
-    model, ignored = load_released(path, vocabulary=VOCABULARY, config=config)
+    model, ignored = load_released(str(path), vocabulary=VOCABULARY, config=config)
     assert (model.config.image.patch, model.config.image.input) == (4, 56)
     assert "WCE.weight" in ignored
     assert all(reason for reason in ignored.values())

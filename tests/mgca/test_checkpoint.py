@@ -58,7 +58,7 @@ def test_released_file_loads_and_embeds_alike(tmp_path: Path, backbone: str) -> 
     source = fresh_model(cfg).eval()
     path = tmp_path / f"{backbone}.ckpt"
     torch.save({"epoch": 1, "state_dict": released_state(source)}, path)
-    loaded, ignored = load_released(path, vocabulary=source.vocabulary, config=cfg.model)
+    loaded, ignored = load_released(str(path), vocabulary=source.vocabulary, config=cfg.model)
     assert len(ignored) == 3
     texts = ["small left pleural effusion", "no focal consolidation"]
     torch.testing.assert_close(loaded.embed_texts(texts), source.embed_texts(texts))

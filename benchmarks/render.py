@@ -195,7 +195,7 @@ def page() -> str:
     """Every table with committed results, as one Markdown page."""
     parts = [
         "# Results\n\nRendered by `make tables` from the JSON files below this folder; "
-        "edit those never, this neither.\n"
+        "neither is edited by hand.\n"
     ]
     for corpus in sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()):
         found = {int(p.stem.rpartition("seed")[2]) for p in (COMMITTED / corpus).glob("*/*.json")}

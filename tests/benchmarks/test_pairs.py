@@ -80,7 +80,7 @@ def test_pairs_compare_cosines_alone() -> None:
     model = fresh_model(settings(GLORIA, "phantom", 0)).eval()
     pixels = np.random.default_rng(0).integers(0, 255, (2, model.size, model.size), np.uint8)
     images = model.embed_images(model.normalise(pixels, generator=None))
-    texts = model.embed_texts(["edema", "no edema of the lungs"])
+    texts = model.embed_texts(["pulmonary edema", "no edema of the lungs"])
     _, cosines = model.similarities(images, texts)
     torch.testing.assert_close(prompt_pairs.by_cosine(model).similarity(images, texts), cosines)
     assert not torch.allclose(model.similarity(images, texts), cosines)  # as before

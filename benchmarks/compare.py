@@ -76,8 +76,8 @@ def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> 
     files = []
     for seed in seeds:
         path = result_path(results, evaluation(model, column).name, seed)
-        record = json.loads(path.read_text()) if path.is_file() else {"not_run": "no result"}
-        if "not_run" in record:
+        record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        if "protocol" not in record:  # there is none, or it could not run
             return None
         with np.load(path.with_suffix(".npz")) as file:
             if name not in file.files:

@@ -52,7 +52,8 @@ def test_the_difference_is_that_of_the_means_over_seeds(tmp_path: Path) -> None:
             write(tmp_path, name, seed, quality)
             found = scores_of(ROWS[name], COLUMN, tmp_path, [seed])
             assert found is not None
-            areas[name].append(float(rank_aurocs(found.targets, found.scores[:, 0]).mean()))
+            truth, scores = (a.astype(np.float64) for a in (found.targets, found.scores[:, 0]))
+            areas[name].append(float(rank_aurocs(truth, scores).mean()))
     both = [scores_of(ROWS[name], COLUMN, tmp_path, [0, 1, 2]) for name in areas]
     assert both[0] is not None
     assert both[1] is not None
@@ -85,7 +86,9 @@ def test_what_is_missing_is_left_out_and_other_images_are_refused(tmp_path: Path
     assert found[1] is not None
     with pytest.raises(ValueError, match="other test images"):
         paired(found[0], found[1], resamples=10)
-    write(tmp_path, "GLoRIA", 0, 1.0, not_run="no weights")
+    model = ROWS["GLoRIA"].model
+    assert model is not None
+    result_path(tmp_path, evaluation(model, COLUMN).name, 0).write_text('{"not_run": "no weights"}')
     assert scores_of(ROWS["GLoRIA"], COLUMN, tmp_path, [0]) is None
     with pytest.raises(SystemExit, match="choose one of"):
         lines_of(Args(results=tmp_path, against="nobody"))

@@ -32,4 +32,5 @@ TABLE = Table(
         "ring. As printed (Eq. 3) a high weight flattens its row, so what is informative learns a "
         "low one; as released it sharpens, and Fig. 4 shows high ones over the lungs.",
     ),
+    apart=True,
 )

@@ -18,8 +18,7 @@ from common.interface import Encoder, Predictor
 from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
 from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
-MOST = 100
-"""The largest K of precision at K."""
+LARGEST_K = 100
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -181,13 +180,15 @@ def image_to_report(args: Args, model: Predictor) -> Outcome:
     """Precision@K with the query's own report among the candidates, and without it."""
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     ids, reports = data.reports(data.ids("test"), args.data_root)
-    if len(ids) <= MOST:
-        raise DataError(f"{data.split.id}: precision at {MOST} needs more reports than {len(ids)}")
+    if len(ids) <= LARGEST_K:
+        raise DataError(
+            f"{data.split.id}: precision at {LARGEST_K} needs more reports than {len(ids)}"
+        )
     classes = data.classes(ids)
     similarity = retrieval.similarity_matrix(model, data, ids, reports)
     cells = []
     for name, matrix in (("", similarity), ("_without_self", retrieval.without_self(similarity))):
-        for k in (5, 10, MOST):
+        for k in (5, 10, LARGEST_K):
             value = precision_at_k(matrix, classes, classes, k)
             cells.append(Cell("chexpert5x200", f"precision_at_{k}{name}", value, len(ids)))
     kept = {

@@ -89,6 +89,25 @@ def test_rendering_shows_mean_deviation_and_reasons(tmp_path: Path) -> None:
     assert "difference" not in text  # phantom numbers are never compared with published ones
 
 
+def test_test_images_seen_in_pretraining_are_never_lost(tmp_path: Path) -> None:
+    """A later result of the same model that met none says nothing of the earlier one."""
+    for seed, seen in ((0, 54), (1, 0)):
+        trained = {**record()["pretraining"], "test_images_seen": seen}
+        write(tmp_path, seed, record(seed=seed, pretraining=trained))
+    text = render.render(TABLE2, tmp_path, [0, 1])
+    assert "test images seen in pre-training: gloria 54 of rsna" in text
+
+
+def test_published_digits_are_those_of_the_paper() -> None:
+    texts = {
+        (name, c.title): v.text
+        for (name, c), v in published_values(TABLES["gloria-table4"]).items()
+    }
+    assert texts["Random", "SIIM 1%"] == "0.090"
+    six = {c.title: v.text for (_, c), v in published_values(TABLES["mgca-table6"]).items()}
+    assert six["CheXpert 10%"] == "89.13 ± 0.16"
+
+
 def test_real_results_show_differences_and_refuse_dirty_code(tmp_path: Path) -> None:
     write(tmp_path, 0, record(corpus="real"))
     assert "-11.1" in render.render(TABLE2, tmp_path, [0])

@@ -51,6 +51,10 @@ tables: setup ## render every table from the committed results, and the paper ca
 speed: setup ## measure the losses, loaders and training step against plain loops, as ratios
 	$(PYTHON) -m benchmarks.speed
 
+speed-presets: setup ## time training steps of the published sizes (meant for a GPU), on the phantom corpus
+	$(PYTHON) -m common.data phantom --out data/phantom-small --size small --datasets chexpert mimic --workers $(NPROC)
+	$(PYTHON) -m benchmarks.speed.presets
+
 test: setup ## run all tests
 	$(PYTHON) -m pytest -n $(NPROC)
 
@@ -74,4 +78,4 @@ check: lint type test ## what a change must pass
 clean: ## delete the phantom corpora with their runs and unrecorded results, and caches
 	rm -rf runs/phantom data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
 
-.PHONY: compare help setup phantom verify list tables speed test test-fast lint type format check clean
+.PHONY: compare help setup phantom verify list tables speed speed-presets test test-fast lint type format check clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from common.metrics import mean_std
 COMMITTED = HERE / "results"
 PAGE = COMMITTED / "README.md"
 README = HERE.parent / "README.md"
+SPEED = COMMITTED / "speed.json"
+ARMS = ("fp32", "bf16", "compiled")
+"""Arms of `benchmarks.speed.presets`, in the order of the columns."""
 FIRST = "mgca-table1"
 """The table that the README shows, with seed 0 as its first command prints it."""
 UNITS = {
@@ -134,14 +138,47 @@ def _grid(title: str, table: Table, rows: list[list[str]]) -> list[str]:
     for start in range(0, len(table.columns), 6):
         header = [title, *(c.title for c in table.columns[start : start + 6])]
         body = [[row[0], *row[1 + start : 7 + start]] for row in rows]
-        widths = [max(len(line[k]) for line in (header, *body)) for k in range(len(header))]
-        grid = [header, ["-" * w for w in widths], *body]
-        lines += [
-            "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |"
-            for r in grid
-        ]
-        lines += [""]
+        lines += [*_aligned(header, body), ""]
     return lines[:-1]
+
+
+def _aligned(header: list[str], body: list[list[str]]) -> list[str]:
+    """A Markdown table whose columns line up as plain text, too."""
+    widths = [max(len(line[k]) for line in (header, *body)) for k in range(len(header))]
+    grid = [header, ["-" * w for w in widths], *body]
+    return [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in grid
+    ]
+
+
+def speed_table(path: Path) -> str:
+    """What `benchmarks.speed.presets` measured: images a second and memory by precision."""
+    records = json.loads(path.read_text())
+    arms = [arm for arm in ARMS if any(r["arm"] == arm for r in records)]
+    found = {(r["model"], r["arm"]): r for r in records}
+    sizes = {r["model"]: str(r["batch_size"]) for r in records if "batch_size" in r}
+    body = [
+        [model, sizes.get(model, "–"), *(_speed(found.get((model, arm))) for arm in arms)]
+        for model in dict.fromkeys(r["model"] for r in records)
+    ]
+    made = {
+        (r["hardware"], r["packages"]["torch"], r["commit"][:12] + " and changes" * r["dirty"])
+        for r in records
+        if "hardware" in r
+    }
+    lines = _aligned(["PAPER preset", "batch", *arms], body)
+    origin = "; ".join(f"{card}, torch {torch}, commit {commit}" for card, torch, commit in made)
+    return "\n".join([*lines, "", f"Images a second, and peak memory: {origin}."]) + "\n"
+
+
+def _speed(record: dict[str, Any] | None) -> str:
+    """One cell."""
+    if record is None:
+        return "–"
+    if "failed" in record:
+        return str(record["failed"])
+    return f"{record['images_per_second']:.0f}, {record['peak_memory_mib'] / 1024:.1f} GiB"
 
 
 def _origin(records: list[dict[str, Any]]) -> list[str]:
@@ -204,9 +241,12 @@ def page() -> str:
 
 
 def with_tables(readme: str) -> str:
-    """The top README with what its first command and `make compare` print."""
-    for place, name in (("first-table", FIRST), ("compare", "compare")):
-        table = render(TABLES[name], COMMITTED / "phantom", [0]).partition("\n\n")[2]
+    """The top README with what its first command, `make compare` and `make speed-presets` print."""
+    texts = {
+        place: render(TABLES[name], COMMITTED / "phantom", [0]).partition("\n\n")[2]
+        for place, name in (("first-table", FIRST), ("compare", "compare"))
+    }
+    for place, table in {**texts, "speed": speed_table(SPEED)}.items():
         head, _, rest = readme.partition(f"<!-- {place} -->\n")
         readme = f"{head}<!-- {place} -->\n{table}{rest[rest.index(f'<!-- /{place} -->') :]}"
     return readme

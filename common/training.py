@@ -107,6 +107,8 @@ class Run:
             project_config=ProjectConfiguration(project_dir=str(self.out)),
         )
         distributed.leave_at_exit()
+        # cuDNN plans attention anew for every length of text, for seconds; the others are as fast
+        torch.backends.cuda.enable_cudnn_sdp(False)
         set_seed(self.cfg.seed)
         if self.is_main:
             self._claim_folder()

@@ -67,6 +67,7 @@ def train(cfg: PretrainConfig) -> None:
             (p for p in model.parameters() if p.requires_grad),
             lr=cfg.optim.lr,
             weight_decay=cfg.optim.weight_decay,
+            fused=True,
         )
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
         wrapped, optimizer = run.prepare(model, optimizer)

@@ -70,6 +70,7 @@ def train(cfg: PretrainConfig) -> None:
             lr=cfg.optim.lr,
             betas=cfg.optim.betas,
             weight_decay=cfg.optim.weight_decay,
+            fused=True,
         )
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
         wrapped, optimizer = run.prepare(model, optimizer)

@@ -10,6 +10,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 from transformers import BertConfig, BertModel
 
 from common.config import from_dict
@@ -313,16 +314,18 @@ class IMITATE(
             return Embeddings(self.high_projector(self.image_features(images).pooled))
 
     def codes(self, texts: Sequence[str]) -> Tensor:
-        """(N, C) text codes of cleaned texts, `TEXTS_AT_ONCE` at a time, in evaluation mode."""
+        """(N, C) text codes of cleaned texts, in evaluation mode; texts of like length together."""
         was_training = self.text_encoder.training
         self.text_encoder.eval()
         pieces, parts = self.word_pieces(), []
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        starts = range(0, len(texts), TEXTS_AT_ONCE)
         with torch.no_grad():
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                tokens = pieces(texts[start : start + TEXTS_AT_ONCE])
+            for start in tqdm(starts, desc="encode texts", unit="batch", delay=2):
+                tokens = pieces([texts[k] for k in order[start : start + TEXTS_AT_ONCE]])
                 parts.append(self.text_encoder(Tokens(*(t.to(self.device) for t in tokens))))
         self.text_encoder.train(was_training)
-        return torch.cat(parts)
+        return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(self.device)]
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Raw texts to the joint space.

@@ -78,7 +78,7 @@ def train(cfg: PretrainConfig) -> None:
         if run.finished:
             run.say(f"{run.out} is complete; nothing to do")
             return
-        model = fresh_model(cfg)
+        model = fresh_model(cfg).to(run.device)  # where it encodes the texts, too
         model.freeze_unused(cfg.loss)
         corpus = load_pairs(cfg, model)
         if run.is_main:
@@ -93,6 +93,7 @@ def train(cfg: PretrainConfig) -> None:
             lr=cfg.optim.lr,
             betas=cfg.optim.betas,
             weight_decay=cfg.optim.weight_decay,
+            fused=True,
         )
         world = run.accelerator.num_processes
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size * world)

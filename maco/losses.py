@@ -37,7 +37,7 @@ def reconstruction_loss(predicted: Tensor, target: Tensor, *, norm_pix: bool = F
     if norm_pix:
         variance = target.var(dim=-1, keepdim=True)
         target = (target - target.mean(dim=-1, keepdim=True)) / (variance + 1e-6).sqrt()
-    return (predicted - target).square().mean()
+    return F.mse_loss(predicted, target)
 
 
 class Weights(NamedTuple):

@@ -49,6 +49,7 @@ def optimizer_of(model: MaCo, cfg: OptimConfig) -> torch.optim.Optimizer:
         ],
         lr=cfg.lr,
         betas=cfg.betas,
+        fused=True,
     )
 
 

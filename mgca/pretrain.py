@@ -48,7 +48,9 @@ def optimizer_of(model: MGCA, cfg: OptimConfig) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [{"params": rest}]
     if flat:
         groups.append({"params": flat, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, weight_decay=cfg.weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=cfg.lr, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
+    )
 
 
 def losses_of(out: Output, cfg: PretrainConfig) -> dict[str, Tensor]:

@@ -136,6 +136,14 @@ def test_codes_are_stored_once_and_follow_weights_and_texts(corpus: Path, tmp_pa
     assert len(list((tmp_path / "prepared" / "imitate-text").glob("*.safetensors"))) == 3
 
 
+def test_codes_come_in_the_order_of_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh_model(PRESETS["phantom"])
+    texts = ["a small left pleural effusion.", "normal.", "no acute cardiopulmonary process."] * 2
+    alone = torch.cat([model.codes([text]) for text in texts])
+    monkeypatch.setattr("imitate.model.TEXTS_AT_ONCE", 4)
+    torch.testing.assert_close(model.codes(texts), alone)
+
+
 def test_trained_text_layers_take_gradients(corpus: Path, tmp_path: Path) -> None:
     cfg = small(corpus, tmp_path)
     text = replace(cfg.model.text, unfreeze_last=1)

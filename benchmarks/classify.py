@@ -15,7 +15,7 @@ from benchmarks.tasks import TASKS
 from common import config
 from common.data.tables import DataError
 from common.interface import Encoder, Predictor
-from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
+from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k, rank_auroc
 from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
 LARGEST_K = 100
@@ -209,8 +209,9 @@ def _ranking(
     dataset: str, targets: np.ndarray, scores: np.ndarray, share: float | None
 ) -> list[Cell]:
     """AUROC with a bootstrap interval, and AUPRC."""
-    area = bootstrap(auroc, targets, scores, resamples=200)
-    first = Cell(dataset, "auroc", area.value, len(targets), share, (area.low, area.high))
+    value = auroc(targets, scores)
+    drawn = bootstrap(rank_auroc, targets, scores, resamples=200)
+    first = Cell(dataset, "auroc", value, len(targets), share, (drawn.low, drawn.high))
     return [first, Cell(dataset, "auprc", auprc(targets, scores), len(targets), share)]
 
 

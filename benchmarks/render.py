@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -236,8 +237,16 @@ def page() -> str:
     ]
     for corpus in sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()):
         found = {int(p.stem.rpartition("seed")[2]) for p in (COMMITTED / corpus).glob("*/*.json")}
-        parts += [render(table, COMMITTED / corpus, sorted(found)) for table in TABLES.values()]
+        texts = [render(table, COMMITTED / corpus, sorted(found)) for table in TABLES.values()]
+        parts += ["\n".join(map(_contents_line, texts)) + "\n", *texts]
     return "\n".join(parts)
+
+
+def _contents_line(text: str) -> str:
+    """A link to a table, by the anchor that GitHub gives its heading."""
+    title = text.splitlines()[0].removeprefix("### ")
+    kept = re.sub(r"[^\w\- ]", "", title.lower())
+    return f"- [{title}](#{kept.replace(' ', '-')})"
 
 
 def with_tables(readme: str) -> str:

@@ -201,16 +201,25 @@ def rank_aurocs(truth: Array, score: Array) -> Array:
     """AUROC of every label by ranks (SciPy): equal to `auroc` label by label, and fast.
 
     Args:
-        truth: (N, L) in {0, 1}, all known.
+        truth: (N, L) in {0, 1}, or NaN where unknown.
         score: (N, L).
 
     Returns:
         (L,); NaN where a label has one class only.
     """
+    known = ~np.isnan(truth)
+    if not known.all():
+        columns = zip(truth.T, score.T, known.T, strict=True)
+        return np.concatenate([rank_aurocs(t[k, None], s[k, None]) for t, s, k in columns])
     positive = truth.sum(axis=0)
     pairs = positive * (len(truth) - positive)
     wins = (stats.rankdata(score, axis=0) * truth).sum(axis=0) - positive * (positive + 1) / 2
     return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def rank_auroc(targets: ArrayLike, scores: ArrayLike) -> float:
+    """Macro mean of `rank_aurocs`, for resamples; NaN where `auroc` raises."""
+    return float(rank_aurocs(_columns(targets), _columns(scores)).mean())
 
 
 def bootstrap_auroc(

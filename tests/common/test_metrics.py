@@ -90,6 +90,20 @@ def test_bootstrap_interval_holds_the_value() -> None:
     assert found.high - found.low < 0.2
 
 
+def test_intervals_by_ranks_are_those_by_the_library() -> None:
+    generator = np.random.default_rng(0)
+    targets = (generator.random((80, 3)) < [0.5, 0.3, 0]).astype(float)
+    targets[3, 2] = 1  # not in every resample
+    targets[::7, 1] = np.nan  # unknown
+    scores = generator.random((80, 3)).round(1)  # ties
+    fast, slow = (
+        metrics.bootstrap(metric, targets, scores, resamples=60, seed=3)
+        for metric in (metrics.rank_auroc, metrics.auroc)
+    )
+    assert fast == pytest.approx(slow, abs=1e-12)
+    assert 0 < fast.skipped < 60
+
+
 def test_paired_test_sees_a_difference_and_no_difference() -> None:
     targets, good = samples(0.5)
     _, bad = samples(5.0)

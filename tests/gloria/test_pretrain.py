@@ -121,6 +121,19 @@ def test_a_finished_run_is_not_repeated(
     assert "complete" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_drops_out_its_own(
+    corpus: Path, tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small(corpus, tmp_path)
+    model = torch.nn.Linear(2, 2)
+    with Run(cfg, name="x") as run:
+        monkeypatch.setattr(type(run.accelerator), "process_index", rank)
+        torch.manual_seed(99)
+        run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))  # type: ignore[arg-type]
+        assert torch.initial_seed() == (cfg.run.seed + 1 if rank else 99)
+
+
 def test_another_configuration_does_not_resume_a_run(corpus: Path, tmp_path: Path) -> None:
     with Run(small(corpus, tmp_path), name="x"):
         pass

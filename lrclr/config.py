@@ -188,7 +188,9 @@ PHANTOM = replace(
     PAPER,
     model=ModelConfig(
         weights="none",
-        image=ImageConfig(size=104, input=96, fit="crop", patch=16, width=96, layers=4, heads=4),
+        # room for crops: with 8 pixels instead of 16 the 3,600 pairs are learnt by heart, and on
+        # another phantom corpus (seed 7, two seeds) the named findings fall from 73 to 67
+        image=ImageConfig(size=112, input=96, fit="crop", patch=16, width=96, layers=4, heads=4),
         # a random transformer's end token hears next to nothing of the words for a thousand steps
         text=TextConfig(pool="mean", width=96, layers=2, heads=4),
         embedding_dim=96,

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,17 +147,8 @@ def check_runs(
                 )
 
 
-def awaited(jobs: Sequence[Evaluation], seeds: Sequence[int], runs: Path) -> list[Path]:
-    """Pre-training that most evaluations wait for: begun first, it leaves the shortest tail."""
-    waiting = Counter(job.model.id for job in jobs if job.model.pretrained)
-    names = [name for name, _ in waiting.most_common(1)]
-    return [runs / f"{name}-seed{seed}" / "provenance.json" for name in names for seed in seeds]
-
-
-def snakemake(
-    targets: Sequence[Path], first: Sequence[Path], args: Args, folders: dict[str, Path]
-) -> int:
-    """Run the job graph up to `targets`, with `first` as early as can be; the exit status."""
+def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
+    """Run the job graph up to `targets`; returns the exit status."""
     probe = CACHED if args.corpus == "phantom" else ""  # the judging paper's
     settings = {
         "corpus": args.corpus,
@@ -172,7 +162,6 @@ def snakemake(
         *("--quiet", "rules", "--rerun-incomplete", "--keep-going", "--nolock"),
         "--force-use-threads",  # evaluations are forked, see `warm`
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
-        *(("--prioritize", *map(str, first)) if first else ()),
         *("--", *map(str, targets)),
     ]
     return subprocess.run(
@@ -226,7 +215,7 @@ def main() -> None:
     targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
     drop_outdated(targets, args.corpus)
     folders = {"data_root": data_root, "runs": runs, "results": results}
-    if snakemake(targets, awaited(jobs, seeds, runs), args, folders):
+    if snakemake(targets, args, folders):
         sys.exit("error: a step failed, see its message above; the same command goes on from there")
     for table in tables:
         text = render(table, results, seeds)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.core import Evaluation, parse_seeds
-from benchmarks.models import GLORIA, MACO, RANDOM
-from benchmarks.reproduce import Args, awaited, check_runs, drop_outdated, results_name
+from benchmarks.models import GLORIA, RANDOM
+from benchmarks.reproduce import Args, check_runs, drop_outdated, results_name
 
 
 def test_seeds() -> None:
@@ -32,17 +32,6 @@ def test_a_run_of_another_data_root_is_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(SystemExit, match=r"was made from .*old, not from .*new"):
         check_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
     assert json.loads((folder / "run.json").read_text()) == settings
-
-
-def test_the_run_that_most_rows_wait_for_comes_first() -> None:
-    few = [Evaluation(GLORIA, "linear", "rsna"), Evaluation(RANDOM, "linear", "rsna")]
-    jobs = [*few, Evaluation(MACO, "linear", "rsna"), Evaluation(MACO, "linear", "covidx")]
-    jobs += [Evaluation(RANDOM, "linear", dataset) for dataset in ("covidx", "chexpert")]
-    assert awaited(jobs, [0, 1], Path("runs")) == [
-        Path("runs/maco-seed0/provenance.json"),
-        Path("runs/maco-seed1/provenance.json"),
-    ]
-    assert awaited(few[1:], [0], Path("runs")) == []
 
 
 def test_rows_that_could_not_run_and_dirty_real_numbers_are_made_again(tmp_path: Path) -> None:

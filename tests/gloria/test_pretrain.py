@@ -130,7 +130,7 @@ def test_each_process_drops_out_its_own(
     with Run(cfg, name="x") as run:
         monkeypatch.setattr(type(run.accelerator), "process_index", rank)
         torch.manual_seed(99)
-        run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))  # type: ignore[arg-type]
+        run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
         assert torch.initial_seed() == (cfg.run.seed + 1 if rank else 99)
 
 

@@ -26,8 +26,7 @@ COMMITTED = HERE / "results"
 PAGE = COMMITTED / "README.md"
 README = HERE.parent / "README.md"
 SPEED = COMMITTED / "speed.json"
-ARMS = ("fp32", "bf16", "compiled")
-"""Arms of `benchmarks.speed.presets`, in the order of the columns."""
+"""Written by `benchmarks.speed.presets --out`."""
 FIRST = "mgca-table1"
 """The table that the README shows, with seed 0 as its first command prints it."""
 UNITS = {
@@ -156,7 +155,7 @@ def _aligned(header: list[str], body: list[list[str]]) -> list[str]:
 def speed_table(path: Path) -> str:
     """What `benchmarks.speed.presets` measured: images a second and memory by precision."""
     records = json.loads(path.read_text())
-    arms = [arm for arm in ARMS if any(r["arm"] == arm for r in records)]
+    arms = list(dict.fromkeys(r["arm"] for r in records))
     found = {(r["model"], r["arm"]): r for r in records}
     sizes = {r["model"]: str(r["batch_size"]) for r in records if "batch_size" in r}
     body = [
@@ -250,7 +249,7 @@ def _contents_line(text: str) -> str:
 
 
 def with_tables(readme: str) -> str:
-    """The top README with what its first command, `make compare` and `make speed-presets` print."""
+    """The top README with what its first command and `make compare` print, and speeds."""
     texts = {
         place: render(TABLES[name], COMMITTED / "phantom", [0]).partition("\n\n")[2]
         for place, name in (("first-table", FIRST), ("compare", "compare"))

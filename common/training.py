@@ -107,7 +107,7 @@ class Run:
             project_config=ProjectConfiguration(project_dir=str(self.out)),
         )
         distributed.leave_at_exit()
-        # cuDNN plans attention anew for every length of text, for seconds; the others are as fast
+        # cuDNN plans attention anew for every length of text, for up to seconds each (README)
         torch.backends.cuda.enable_cudnn_sdp(False)
         set_seed(self.cfg.seed)
         if self.is_main:

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import tyro
@@ -31,10 +33,6 @@ from tqdm.auto import tqdm
 
 from benchmarks.models import PRESETS
 from common import config, training
-from common.data import load
-from common.data.__main__ import with_reports
-from common.data.prepare import prepare
-from common.data.tables import DataError
 from common.provenance import peak_memory
 
 BATCHES = 6
@@ -72,7 +70,8 @@ class Args:
     limit: float = 600
     """Seconds after which a measurement is given up."""
     out: Path | None = None
-    """JSON file that keeps the measurements with their provenance."""
+    """JSON file that keeps the measurements with their provenance; the README shows
+    benchmarks/results/speed.json."""
 
 
 class Measured(Exception):
@@ -127,29 +126,43 @@ def settings(name: str, precision: str, args: Args, out: Path) -> Any:
     return config.parse(PRESETS[paper], words)
 
 
-def measure(name: str, arm: str, args: Args, found: Connection) -> None:
-    """Send the steps of one preset; meant for a process of its own, whose settings it changes."""
+def prepare(name: str, args: Args) -> None:
+    """Prepare the images of a preset, if they are not; its error is the end."""
+    cfg = settings(name, "no", args, Path())
+    words = ["--dataset", cfg.data.dataset, "--size", str(cfg.model.image.size)]
+    command = [sys.executable, "-m", "common.data", "prepare", *words]
+    if subprocess.run([*command, "--data-root", str(args.data_root)], check=False).returncode:
+        sys.exit(1)
+
+
+def measure(name: str, arm: str, args: Args, out: Path, found: Connection) -> None:
+    """Send what the steps of one preset took; meant for a process of its own."""
     precision, os.environ["ACCELERATE_DYNAMO_BACKEND"] = ARMS[arm]
     script: Any = import_module(f"{JOBS[name][0]}.pretrain")
-    training.Run = Stopwatch  # type: ignore[misc]
-    with TemporaryDirectory() as folder:
+    with patch.object(training, "Run", Stopwatch):
         try:
-            script.train(settings(name, precision, args, Path(folder)))
+            script.train(settings(name, precision, args, out))
         except Measured as record:
             found.send(record.args[0])
-        except Exception as error:
-            found.send({"failed": f"{type(error).__name__}: {error}".split(". ")[0]})
+        except torch.OutOfMemoryError:
+            found.send({"failed": "out of memory"})
 
 
 def alone(name: str, arm: str, args: Args) -> dict[str, Any]:
     """`measure` in a fresh process (compilers and forks do not mix), within the limit."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(name, arm, args, theirs))
-    process.start()
-    found = ours.recv() if ours.poll(args.limit) else {"failed": f"over {args.limit:.0f} s"}
-    process.kill()
-    process.join()
+    with TemporaryDirectory() as folder:
+        process = context.Process(target=measure, args=(name, arm, args, Path(folder), theirs))
+        process.start()
+        theirs.close()  # or the end of the process would not be heard
+        try:
+            found = ours.recv() if ours.poll(args.limit) else {"failed": f"over {args.limit:.0f} s"}
+        except EOFError:
+            found = {"failed": "ended with the error above"}
+        finally:  # Ctrl-C, too: a run would take it as a wish to save
+            process.kill()
+            process.join()
     return {"model": name, "arm": arm, "preset": JOBS[name], **found}
 
 
@@ -170,13 +183,8 @@ def main() -> None:
     unknown = sorted(({*args.models} - set(JOBS)) | ({*args.arms} - set(ARMS)))
     if unknown:
         sys.exit(f"error: unknown {unknown}; there are {', '.join(JOBS)} and {', '.join(ARMS)}")
-    try:
-        for name in args.models:
-            cfg = settings(name, "no", args, Path())
-            table = with_reports(load(cfg.data.dataset, args.data_root), args.data_root)
-            prepare(table, args.data_root, size=cfg.model.image.size, workers=2)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    for name in args.models:
+        prepare(name, args)
     records = []
     for arm in args.arms:
         for name in tqdm(args.models, desc=arm, file=sys.stderr):

@@ -54,6 +54,11 @@ def test_a_stopwatch_times_the_paper_s_own_steps(
     assert record["hardware"]
 
 
+def test_a_process_that_dies_is_heard_at_once(tmp_path: Path) -> None:
+    found = presets.alone("lrclr", "fp32", presets.Args(data_root=tmp_path, limit=120))
+    assert found["failed"] == "ended with the error above"
+
+
 def test_the_table_says_what_failed_and_what_was_not_tried(tmp_path: Path) -> None:
     facts = {
         "hardware": "1 x Card",
@@ -64,9 +69,9 @@ def test_the_table_says_what_failed_and_what_was_not_tried(tmp_path: Path) -> No
     done = {"batch_size": 48, "images_per_second": 99.6, "peak_memory_mib": 2048, **facts}
     path = tmp_path / "speed.json"
     records = [
-        {"model": "a", "arm": "bf16", **done},
         {"model": "a", "arm": "fp32", "failed": "out of memory"},
         {"model": "b", "arm": "fp32", **done},
+        {"model": "a", "arm": "bf16", **done},
     ]
     path.write_text(json.dumps(records))
     text = speed_table(path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ensemble
 from benchmarks.core import HERE
 from benchmarks.protocols.detection import ImitateDetection, MgcaDetection
 from benchmarks.protocols.finetune import ImitateFinetune, MacoFinetune
@@ -43,6 +44,8 @@ class Card:
     presets: Mapping[str, Any]
     decisions: Mapping[str, str]
     protocols: Mapping[str, Any]
+    measured: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    """Tables of committed results, by the name of their place."""
 
 
 CARDS = {
@@ -67,7 +70,12 @@ CARDS = {
             "zero_shot/pairs": PairConfig(),
         },
     ),
-    "lrclr": Card(lrclr.PRESETS, lrclr.DECISIONS, {}),
+    "lrclr": Card(
+        lrclr.PRESETS,
+        lrclr.DECISIONS,
+        {},
+        {"ensembles": partial(ensemble.table, HERE / "results" / "phantom", (0, 1, 2))},
+    ),
     "maco": Card(
         maco.PRESETS,
         maco.DECISIONS,
@@ -95,6 +103,7 @@ def generated(card: Card) -> dict[str, str]:
     return {
         "hyperparameters": hyperparameter_table(card.presets),
         "ledger": ledger_table({"": first, **card.protocols}, card.decisions),
+        **{name: make().rstrip() for name, make in card.measured.items()},
     }
 
 

@@ -148,7 +148,11 @@ def check_runs(
 
 
 def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
-    """Run the job graph up to `targets`; returns the exit status."""
+    """Run the job graph up to `targets`; returns the exit status.
+
+    Raises:
+        SystemExit: On Ctrl-C, once every job has saved.
+    """
     probe = CACHED if args.corpus == "phantom" else ""  # the judging paper's
     settings = {
         "corpus": args.corpus,
@@ -164,9 +168,12 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
         *("--", *map(str, targets)),
     ]
-    return subprocess.run(
-        command, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
-    ).returncode
+    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    try:
+        return job.wait()
+    except KeyboardInterrupt:  # Snakemake and its jobs have heard it, too, and save
+        job.wait()
+        sys.exit("interrupted; the same command goes on from there")
 
 
 def data_root_of(args: Args) -> Path:

@@ -19,6 +19,8 @@ from common.metrics import auprc, auroc, binary_rates, bootstrap, precision_at_k
 from gloria.prompts import RSNA, VOCABULARIES, draw_prompts
 
 LARGEST_K = 100
+FIVE_OF = {"chexpert/mgca-released": "chexpert5x200/mgca-seed0"}
+"""The 5x200 images that a training split leaves out, where they are not GLoRIA's."""
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
 
@@ -27,9 +29,15 @@ def linear(args: Args, model: Encoder) -> Outcome:
     data = Downstream(args.dataset, args.data_root, size=model.size, split=args.split)
     five = None
     if args.dataset == "chexpert":
-        five = Downstream("chexpert5x200", args.data_root, size=model.size)
+        other = FIVE_OF.get(args.split or "", "")
+        five = Downstream("chexpert5x200", args.data_root, size=model.size, split=other)
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
     extra = five.ids("test") if five else ()
+    if shared := len({*train, *valid} & set(extra)):
+        raise DataError(
+            f"{shared} of the 5x200 test images belong to the training or validation part of "
+            f"{args.split}; judge with another --split"
+        )
     targets, valid_targets = both_classes(data, "test", test), both_classes(data, "valid", valid)
     probe = PROBES[args.probe](model, data, train, [*valid, *test, *extra])
     out = Outcome(args.probe, [], {"test_ids": np.array(test)}, splits_of(data, five))

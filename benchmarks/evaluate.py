@@ -56,7 +56,14 @@ def evaluate(args: Args) -> Outcome:
     if args.task in WITHOUT_MODEL:
         return WITHOUT_MODEL[args.task](args)
     spec = MODELS[args.model]
-    model = ready(spec, args.corpus, args.seed, args.run, any_settings=args.any_settings)
+    model = ready(
+        spec,
+        args.corpus,
+        args.seed,
+        args.run,
+        any_settings=args.any_settings,
+        reads_text=args.task in READS_TEXT,
+    )
     if args.task in READS_TEXT and not isinstance(model, Predictor):
         raise NotRunnable(f"{args.model} is an image encoder without a text side")
     return PROTOCOLS[args.task](args, model)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
 
 from benchmarks.core import FRACTIONS, Cell, NotRunnable
 from benchmarks.downstream import describe_split
@@ -93,7 +94,8 @@ def segment(args: Args, model: Encoder) -> Outcome:
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
-        scores = segmentation.evaluate(net, scans, test, batch=recipe.batch_rsna)
+        size = recipe.batch_siim if name == "siim" else recipe.batch_rsna
+        scores = segmentation.evaluate(net, scans, test, batch=size)
         kept[f"dice_{share:g}"] = scores.dice
         out.cells += dice_cells(name, scores.dice, positive, share)
         out.cells.append(Cell(name, "dice_batch_mean", scores.batch_mean, len(test), share))
@@ -133,6 +135,8 @@ def segment_upernet(
 ) -> Outcome:
     """UPerNet at every label fraction, and the four kinds of Dice of the test images."""
     name = args.dataset
+    if not isinstance(model.backbone, VisionTransformer):
+        raise NotRunnable("UPerNet reads a vision transformer's blocks")
     table, own = load(name, args.data_root), UPERNET.get(name, "")
     data = dense_data(args, table, size=recipe.size, split_id=own)
     scans = segmentation.Scans(name, data.table, data.images)

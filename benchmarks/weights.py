@@ -82,11 +82,18 @@ def device() -> torch.device:
 
 
 def ready(
-    model: Model, corpus: str, seed: int, run: Path, *, any_settings: bool = False
+    model: Model,
+    corpus: str,
+    seed: int,
+    run: Path,
+    *,
+    any_settings: bool = False,
+    reads_text: bool = False,
 ) -> Encoder:
     """The model in evaluation mode: its best weights from `run`, or fresh for a baseline.
 
-    With `any_settings` the run need not have been made with the model's own settings.
+    With `any_settings` the run need not have been made with the model's own settings. A baseline
+    whose text side is not read has a random one.
 
     Raises:
         CheckpointError: If `run` is unfinished, or holds another model than the one asked for.
@@ -108,7 +115,7 @@ def ready(
             raise CheckpointError(f"{run / 'best'} is no {model.paper} model: {error}") from error
     if corpus == "phantom" and getattr(cfg.model.image, "weights", None) == "imagenet":
         raise NotRunnable("no ImageNet weights exist for the phantom preset's small encoder")
-    if hasattr(cfg.model, "text"):  # its start has no part in what is evaluated
+    if hasattr(cfg.model, "text") and not reads_text:
         names = {"encoder"} & set(vars(cfg.model.text))
         text = replace(cfg.model.text, **dict.fromkeys(names))
         cfg = replace(cfg, model=replace(cfg.model, text=text))

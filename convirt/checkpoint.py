@@ -49,8 +49,8 @@ def initialise(model: ConVIRT) -> None:
     """Load the published start, ImageNet and BioClinicalBERT, where the settings ask for it.
 
     Raises:
-        CheckpointError: If the hub cannot be reached and no copy is cached, or the text encoder has
-            other sizes than the settings.
+        CheckpointError: If the hub cannot be reached and no copy is cached, or an encoder has other
+            sizes than the settings.
     """
     image, text = model.config.image, model.config.text
     if image.weights == "imagenet":
@@ -60,7 +60,7 @@ def initialise(model: ConVIRT) -> None:
             raise CheckpointError(
                 offline(image.backbone, "ImageNet weights", "--model.image.weights none")
             ) from error
-        model.image_encoder.backbone.load_state_dict(source.state_dict())
+        load_exactly(model.image_encoder.backbone, source.state_dict(), path=image.backbone)
     if text.encoder:
         try:
             bert = BertModel.from_pretrained(

@@ -34,12 +34,16 @@ def lr_at(scores: Sequence[float], cfg: OptimConfig) -> float:
 
 
 @torch.no_grad()
-def validate(model: ConVIRT, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean loss over whole validation batches; each process computes all, contrasting locally."""
+def validate(model: ConVIRT, pairs: Pairs, cfg: PretrainConfig, processes: int = 1) -> float:
+    """Mean loss over whole validation batches; each process computes all, contrasting locally.
+
+    A batch is as large as that of the training contrast: without `gather` one process's share.
+    """
     was_training = model.training
     model.eval()
     local = replace(cfg.loss, gather=False)
-    size = min(cfg.optim.batch_size, len(pairs))
+    share = 1 if cfg.loss.gather else processes
+    size = min(cfg.optim.batch_size // share, len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=size, drop_last=True, collate_fn=lambda batch: batch
     )
@@ -77,7 +81,7 @@ def train(cfg: PretrainConfig) -> None:
             for _, (images, tokens) in run.steps(loader):
                 losses = pretrain_losses(wrapped(images, tokens), cfg.loss)
                 run.update(optimizer, losses, clip_norm=None)
-            run.end_epoch(validate(model, corpus.valid, cfg))
+            run.end_epoch(validate(model, corpus.valid, cfg, run.accelerator.num_processes))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
         run.finish(pairs=len(corpus.train), split=corpus.split.id, **hashes)
 

@@ -140,7 +140,7 @@ class LossConfig:
     """Temperature of vision-language terms."""
     tau_vv: float = cite(0.07, paper="Eq. 1", code=LOOP_CODE, released=0.2, ledger="B7")
     """Temperature of vision-vision terms."""
-    symmetric: bool = cite(True, paper="Eq. 3 prints rows", code=LOSS_CODE, ledger="B9")
+    symmetric: bool = cite(True, paper="CICL is printed over rows", code=LOSS_CODE, ledger="B9")
     """Add the columns' cross entropy."""
     vv_weight: float = cite(
         1.0, paper="Eq. 5", code=f"{LOOP_CODE}: both argument orders", released=2.0, ledger="B10"
@@ -162,7 +162,9 @@ class LossConfig:
 class DataConfig:
     dataset: Literal["mimic", "chexpert"] = cite("mimic", paper="Sec. IV-A")
     """Corpus of image-report pairs."""
-    min_words: int = cite(3, paper="Sec. IV-A", code="not implemented", ledger="C11")
+    min_words: int = cite(
+        3, paper="Sec. IV-A", code=f"{DATA_CODE}: no minimum", released=1, ledger="C11"
+    )
     """Reports with fewer words are left out."""
     rotation: tuple[float, float] = cite(
         (0.0, 180.0), paper="Sec. IV-A", code=DATA_CODE, released=(-30.0, 30.0), ledger="C2"
@@ -188,7 +190,9 @@ class OptimConfig:
     """AdamW's decay rates."""
     weight_decay: float = cite(0.05, paper="Sec. IV-A", code=LOOP_CODE, ledger="D5")
     """Decoupled weight decay, of every parameter."""
-    batch_size: int = cite(128, paper="Sec. IV-A: 16 x 128", code=LOOP_CODE, ledger="D3")
+    batch_size_per_process: int = cite(
+        128, paper="Sec. IV-A: 16 x 128", code=LOOP_CODE, ledger="D3"
+    )
     """Of each process: negatives are its own."""
     epochs: int = cite(50, paper="Sec. IV-A", code=LOOP_CODE, released=21, ledger="D2")
     """Most epochs."""
@@ -252,7 +256,9 @@ PHANTOM = replace(
     loss=replace(PAPER.loss, prior_scale="tau", vv_weight=0.2),
     # turned by any angle, left is not left any more: few steps cannot afford that
     data=replace(PAPER.data, rotation=(-5.0, 5.0), flip=0.0),
-    optim=replace(PAPER.optim, lr=1e-3, batch_size=24, epochs=6, warmup=0.1, patience=None),
+    optim=replace(
+        PAPER.optim, lr=1e-3, batch_size_per_process=24, epochs=6, warmup=0.1, patience=None
+    ),
 )
 PRESETS = {"paper": PAPER, "released": RELEASED, "phantom": PHANTOM}
 
@@ -267,7 +273,8 @@ DECISIONS = {
     "B1": "The sum of Eq. 3 runs over the code's features.",
     "B8": "Mean over the rows: a constant factor.",
     "B12": "The impression's codes soften the high-level vision-vision term.",
-    "B14": "Reports without a section leave the terms that need it, as rows and as columns.",
+    "B14": "Reports without a section leave the terms that need it, as rows and as columns; the "
+    "empty section still passes the text projector, whose batch statistics it shares in.",
     "B15": "Missing text is never made up.",
     "B16": "Rows of the targets are not normalised.",
     "B17": "Correlation and losses are computed in float32 outside autocast.",

@@ -29,9 +29,8 @@ from common.data import DATASETS
 from common.data.images import read_grey, resize_and_pad
 from common.data.tables import DataError
 from imitate.augment import stretched
-from imitate.config import PRESETS
 from imitate.model import IMITATE
-from imitate.pairs import Report, reports_of
+from imitate.pairs import Report, sections_of
 
 TITLES = {
     "chexpert/linear": "CheXpert AUROC",
@@ -185,7 +184,7 @@ def drawn(args: Args) -> Figure:
             raise DataError("cam needs --images <picture> ...")
         return cam_figure(model, args.images, args.texts)
     table = DATASETS["mimic"].load(args.data_root, check_files=False)
-    found = zip(table.frame["study_id"], reports_of(table, PRESETS["paper"]), strict=True)
+    found = zip(table.frame["study_id"], sections_of(table), strict=True)
     reports = list({study: report for study, report in found if all(report)}.values())
     order = np.random.default_rng(args.seed).permutation(len(reports))[: args.reports]
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -197,7 +196,7 @@ def main() -> None:
     args = tyro.cli(Args, description=__doc__)
     try:
         figure = drawn(args)
-    except (CheckpointError, DataError, OSError) as error:
+    except (CheckpointError, DataError, OSError, TypeError, ValueError) as error:
         sys.exit(f"error: {error}")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         sys.exit(f"error: {args.model} is no model folder: {error}")

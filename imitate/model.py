@@ -163,6 +163,11 @@ class TextEncoder(nn.Module):
             add_pooling_layer=False,
         )
         self.requires_grad_(False)
+        if not 0 <= config.unfreeze_last <= config.layers:
+            raise ValueError(
+                f"--model.text.unfreeze-last {config.unfreeze_last}: the text encoder has "
+                f"{config.layers} layers"
+            )
         trained = self.bert.encoder.layer[config.layers - config.unfreeze_last :]
         for layer in trained:
             layer.requires_grad_(True)

@@ -160,9 +160,9 @@ def load_pairs(cfg: PretrainConfig, model: IMITATE) -> Corpus:
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(root, None), keep_unmatched=True)
     split = splits.build(SPLITS[name], tables)
-    reports = dict(zip(table.frame["image_id"], reports_of(table, cfg), strict=True))
+    sections = dict(zip(table.frame["image_id"], sections_of(table), strict=True))
     frontal = table.where(table.frame["view"] == "frontal", "not_frontal")
-    enough = [word_count(*reports[i]) >= cfg.data.min_words for i in frontal.frame["image_id"]]
+    enough = [word_count(*sections[i]) >= cfg.data.min_words for i in frontal.frame["image_id"]]
     usable = frontal.where(enough, "empty_text")
     known = set(usable.frame["image_id"])
 
@@ -172,7 +172,7 @@ def load_pairs(cfg: PretrainConfig, model: IMITATE) -> Corpus:
             raise DataError(
                 f"{split.id}: no {part} image has a usable report; excluded: {usable.exclusions}"
             )
-        found = [reports[i] for i in ids]
+        found = [arranged(sections[i], cfg) for i in ids]
         if cfg.data.shuffle_pairs:
             found = shuffled(found, seed=cfg.run.seed)
         words = model.word_pieces() if cfg.model.text.unfreeze_last else codes_of(model, found, cfg)
@@ -183,14 +183,16 @@ def load_pairs(cfg: PretrainConfig, model: IMITATE) -> Corpus:
     return Corpus(train, valid, usable, split, (lacking[0], lacking[1]))
 
 
-def reports_of(table: RecordTable, cfg: PretrainConfig) -> list[Report]:
-    """The sections of every record; with `find_imp` both are the whole text (Table IX)."""
+def sections_of(table: RecordTable) -> list[Report]:
+    """Findings and impression of every record, "" where one is missing."""
     columns = (table.frame["section_findings"], table.frame["section_impression"])
-    found = [Report(*map(cleaned, parts)) for parts in zip(*columns, strict=True)]
-    if cfg.loss.report_mode != "find_imp":
-        return found
-    joined = [" ".join(filter(None, report)) for report in found]
-    return [Report(text, text) for text in joined]
+    return [Report(*map(cleaned, parts)) for parts in zip(*columns, strict=True)]
+
+
+def arranged(report: Report, cfg: PretrainConfig) -> Report:
+    """The sections, or with `find_imp` the whole text in both places (Table IX)."""
+    text = " ".join(filter(None, report))
+    return Report(text, text) if cfg.loss.report_mode == "find_imp" else report
 
 
 def codes_of(model: IMITATE, reports: Sequence[Report], cfg: PretrainConfig) -> Codes:

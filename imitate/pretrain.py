@@ -47,7 +47,7 @@ def validate(model: IMITATE, pairs: Pairs, cfg: PretrainConfig) -> float:
     was_training = model.training
     model.eval()
     local = replace(cfg.loss, gather=False)
-    size = min(cfg.optim.batch_size, len(pairs))
+    size = min(cfg.optim.batch_size_per_process, len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=size, drop_last=True, collate_fn=lambda batch: batch
     )
@@ -74,6 +74,11 @@ def note_softness(run: training.Run, out: Output, cfg: PretrainConfig) -> None:
 
 def train(cfg: PretrainConfig) -> None:
     """Build, then loop; whatever is not IMITATE lives in `training.Run`."""
+    if cfg.loss.similarity == "dot" and cfg.loss.negative_corr == "keep":
+        raise training.TrainingError(
+            "inner products with negative targets have no lower bound (ledger B2); add "
+            "--loss.negative-corr clip to --loss.similarity dot"
+        )
     with training.Run(cfg, name="imitate") as run:
         if run.finished:
             run.say(f"{run.out} is complete; nothing to do")
@@ -96,7 +101,7 @@ def train(cfg: PretrainConfig) -> None:
             fused=True,
         )
         world = run.accelerator.num_processes
-        loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size * world)
+        loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size_per_process * world)
         wrapped, optimizer = run.prepare(model, optimizer)
         steps = cfg.optim.epochs * len(loader)
         for epoch in run.epochs(cfg.optim.epochs, patience=cfg.optim.patience):

@@ -100,7 +100,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    weight: float = cite(0.5, paper="Eq. 6: lambda", released=0.0, ledger="L18")
+    weight: float = cite(
+        0.5, paper="Eq. 6: lambda, chosen on the zero-shot task", released=0.0, ledger="L18"
+    )
     """lambda of the local loss; 0 is CheXzero."""
     normalize: bool = cite(True, note="Eq. 5 prints a dot product", ledger="L16")
     """Cosine instead of the dot product."""

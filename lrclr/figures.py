@@ -180,7 +180,7 @@ def main() -> None:
     args = tyro.cli(Args, description=__doc__)
     try:
         figure = drawn(args)
-    except (CheckpointError, DataError, OSError, ValueError) as error:
+    except (CheckpointError, DataError, OSError, TypeError, ValueError) as error:
         sys.exit(f"error: {error}")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         sys.exit(f"error: {args.model} is no model folder: {error}")

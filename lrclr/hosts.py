@@ -215,10 +215,16 @@ def attach(
 ) -> Attached:
     """LRCLR as an add-on: add its `lrclr.losses.local_loss` to the host's own losses.
 
-    Both encoders run once more than in the host's own forward pass.
+    Both encoders run once more than in the host's own forward pass. Regions are chosen behind the
+    last layer.
 
     Example:
         >>> local = attach(VitBertHost(mgca.image_encoder.backbone, mgca.text_encoder.bert))
         >>> out = local(images, tokens.ids, tokens.mask)
+
+    Raises:
+        ValueError: If `regions` asks for another place than `post`.
     """
+    if regions and regions.select_at != "post":
+        raise ValueError(f"select_at={regions.select_at!r} belongs to LRCLR's own model; use post")
     return Attached(host, cross or CrossConfig(), regions or RegionConfig())

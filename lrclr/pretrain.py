@@ -20,6 +20,7 @@ from lrclr.hosts import TextTokens
 from lrclr.losses import clamp_scales, local_loss, pretrain_losses
 from lrclr.model import LRCLR
 from lrclr.pairs import Batch, Pairs, load_pairs
+from lrclr.text import NO_IMPRESSION
 
 
 def optimizer_of(model: LRCLR, cfg: OptimConfig) -> torch.optim.Optimizer:
@@ -113,10 +114,11 @@ def train(cfg: PretrainConfig) -> None:
             corpus.split.save(run.out / "split.json")
             corpus.table.save_exclusions(run.out / "exclusions.json")
         size = cfg.optim.batch_size // (1 if cfg.loss.gather else run.accelerator.num_processes)
+        empty = sum(text in ("", " ", NO_IMPRESSION) for text in corpus.train.texts)
         run.say(
             f"{len(corpus.train)} training pairs with {len(set(corpus.train.texts))} distinct "
-            f"texts, {len(corpus.valid)} for validation; chance of the global loss is "
-            f"{math.log(size):.2f}"
+            f"texts, {empty} of them without words of their own, {len(corpus.valid)} for "
+            f"validation; chance of the global loss is {math.log(size):.2f}"
         )
         optimizer = optimizer_of(model, cfg.optim)
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)

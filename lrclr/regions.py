@@ -48,8 +48,10 @@ def class_row(attention: Sequence[Tensor], cfg: RegionConfig | None = None) -> T
         raise ValueError(f"every layer needs the same heads and tokens, found {sorted(shapes)}")
     if cfg.rollout == "last_layer":
         return attention[-1][:, :, 0]
+    # what is selected before the last layer has not seen that one
+    whole = cfg.layers == "all" or cfg.select_at == "before_last"
     with torch.autocast(attention[0].device.type, enabled=False):
-        return _product(attention if cfg.layers == "all" else attention[:-1], cfg)
+        return _product(attention if whole else attention[:-1], cfg)
 
 
 def _product(attention: Sequence[Tensor], cfg: RegionConfig) -> Tensor:

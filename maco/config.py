@@ -65,7 +65,8 @@ class TextConfig:
     vocabulary: str | None = cite(
         "google-bert/bert-base-uncased", paper="Sec. 3.1: BERT", note="texts are lower case"
     )
-    """Hub id or local folder of the word pieces; none: the phantom's."""
+    """Hub id, local folder or file of the word pieces; none: the phantom's. The authors' 30,000
+    pieces (`mimic_wordpiece.json`) were not released with the code."""
     layers: int = cite(12, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=6, ledger="A2")
     """Transformer layers."""
     width: int = cite(
@@ -98,7 +99,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     text: TextConfig = field(default_factory=TextConfig)
     position_start: Literal["zero", "centre"] = cite(
-        "zero", paper="Fig. 4: dispersed", code=LOSS_CODE, ledger="A14"
+        "zero", note="Fig. 4 starts dispersed", code=LOSS_CODE, ledger="A14"
     )
     """Start of the importance layer's weights; `centre` is present in the code, times zero."""
     temperature: Literal["log", "linear"] = cite(

@@ -237,6 +237,11 @@ class MaCo(
         config = settings if isinstance(settings, ModelConfig) else from_dict(ModelConfig, settings)
         self.config, self.vocabulary = config, vocabulary
         image = config.image
+        if image.input % image.patch or image.size % (image.input // image.patch):
+            raise ValueError(
+                f"patches of {image.patch} must fill the input of {image.input} pixels, and their "
+                f"grid the {image.size} pixels of the target: position i is the same area in both"
+            )
         self.grid = image.input // image.patch
         self.target_side = image.size // self.grid
         self.encoder = Encoder(image)

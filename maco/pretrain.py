@@ -86,9 +86,10 @@ def train(cfg: PretrainConfig) -> None:
         if run.is_main:
             corpus.split.save(run.out / "split.json")
             corpus.table.save_exclusions(run.out / "exclusions.json")
+        start = cfg.model.image.weights or "random weights"
         run.say(
             f"{len(corpus.train)} training pairs ({corpus.empty} without text), "
-            f"{len(corpus.valid)} for validation"
+            f"{len(corpus.valid)} for validation; the image encoder starts from {start}"
         )
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
         wrapped, optimizer = run.prepare(model, optimizer_of(model, cfg.optim))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
+
+from common.checkpoint import CheckpointError
 
 SENTENCE_END = {"safe": re.compile(r"\.(?=\s|$)"), "released": re.compile(r"\.")}
 SILENT = ("", "None", "none")
@@ -110,5 +113,24 @@ class WordPieces:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Word pieces of a `vocab.txt`, one a line."""
-    return path.read_text(encoding="utf-8").splitlines()
+    """Word pieces of a `vocab.txt`, one a line, or of a `tokenizers` file (`.json`), by their ids.
+
+    Raises:
+        CheckpointError: If a `.json` holds no vocabulary, or a special piece is missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    pieces = _json_pieces(text, path) if path.suffix == ".json" else text.splitlines()
+    missing = [piece for piece in SPECIAL if piece not in pieces]
+    if missing:
+        raise CheckpointError(
+            f"{path}: not a BERT vocabulary: {missing} missing among {len(pieces)} pieces"
+        )
+    return pieces
+
+
+def _json_pieces(text: str, path: Path) -> list[str]:
+    try:
+        ids: dict[str, int] = json.loads(text)["model"]["vocab"]
+        return sorted(ids, key=ids.__getitem__)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: no tokeniser with model.vocab: {error!r}") from error

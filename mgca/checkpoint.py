@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import timm
@@ -31,15 +32,19 @@ KEYS = (
     (r"text_encoder_q\.global_embed\.head\.", "global_text.layers."),
     (r"text_encoder_q\.local_embed\.head\.", "local_text.layers."),
     (r"prototype_layer\.", "prototypes."),
+    (r"word_local_atten_layer\.", "word_attention."),
+    (r"patch_local_atten_layer\.", "patch_attention."),
 )
 """Released key prefixes to ours."""
+
+UNTRAINED = re.compile(r"(patch|word)_local_atten_layer\..*")
+"""Cross-attention that the released default computes without; its biases then are still zero."""
 
 IGNORED = {
     r"text_encoder_q\.model\.embeddings\.position_ids": (
         "a constant that transformers no longer stores"
     ),
     r"text_encoder_q\.model\.encoder\.layer\.\d+\.crossattention\..*": "never run nor trained",
-    r"(patch|word)_local_atten_layer\..*": "not trained by the released default",
     r"img_encoder_q\.model\.(fc|head)\.(weight|bias)": "ImageNet classifier, absent in most files",
 }
 """Released keys without a place in the model, and why."""
@@ -59,11 +64,14 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
     """
     renamed: dict[str, Tensor] = {}
     ignored: dict[str, str] = {}
+    idle = not any(bool(value.any()) for key, value in state.items() if _attention_bias(key))
     for key, value in state.items():
         bare = key.removeprefix("module.").removeprefix("model.")
         reason = next(
             (why for pattern, why in IGNORED.items() if re.fullmatch(pattern, bare)), None
         )
+        if idle and UNTRAINED.fullmatch(bare):
+            reason = "never trained: all biases are zero"
         found = next(((old, new) for old, new in KEYS if re.match(old, bare)), None)
         if reason:
             ignored[key] = reason
@@ -79,6 +87,10 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
     if words is not None and TOKEN_TYPES not in renamed:
         renamed[TOKEN_TYPES] = torch.zeros(2, words.shape[1], dtype=words.dtype)
     return renamed, ignored
+
+
+def _attention_bias(key: str) -> bool:
+    return "_local_atten_layer." in key and key.endswith("bias")
 
 
 def load_released(
@@ -101,6 +113,8 @@ def load_released(
     if config is None:
         vit = "image_encoder.backbone.cls_token" in state
         config = PRESETS["released" if vit else "released-resnet50"].model
+        if any(key.startswith("word_attention.") for key in state):
+            config = replace(config, cta_attention="learned")
     model = MGCA(config, vocabulary or load_vocabulary(config.text))
     load_exactly(model, state, path=path)
     return model.eval(), ignored
@@ -141,8 +155,8 @@ def initialise(model: MGCA) -> None:
     """Load the published start, ImageNet and BioClinicalBERT, where the settings ask for it.
 
     Raises:
-        CheckpointError: If the hub cannot be reached and no copy is cached, or the text encoder has
-            other sizes than the settings.
+        CheckpointError: If the hub cannot be reached and no copy is cached, or an encoder has other
+            sizes than the settings.
     """
     image, text = model.config.image, model.config.text
     if image.weights == "imagenet":
@@ -152,7 +166,7 @@ def initialise(model: MGCA) -> None:
             raise CheckpointError(
                 offline(image.backbone, "ImageNet weights", "--model.image.weights none")
             ) from error
-        model.image_encoder.backbone.load_state_dict(source.state_dict())
+        load_exactly(model.image_encoder.backbone, source.state_dict(), path=image.backbone)
     if text.encoder:
         try:
             bert = BertModel.from_pretrained(

@@ -22,7 +22,12 @@ DATA_CODE = "pre-training data set"
 
 @dataclass(frozen=True)
 class ImageConfig:
-    backbone: str = cite("deit_base_patch16_224.fb_in1k", paper="Sec. 4.1", ledger="D21")
+    backbone: str = cite(
+        "deit_base_patch16_224.fb_in1k",
+        paper="Sec. 4.1: ViT-B/16",
+        code="image encoder: DeiT-B",
+        ledger="D21",
+    )
     """timm name of a ViT or ResNet, with its weights (ResNet-50: `resnet50.tv_in1k`, D22)."""
     weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. 4.1", ledger="D22")
     """Initial weights of the backbone."""
@@ -74,7 +79,7 @@ class TextConfig:
     )
     """A report that fills `max_tokens` loses its last word and [SEP]."""
     sentence_rule: Literal["released", "decimal_safe"] = cite(
-        "released", paper="Sec. 4.1", code=DATA_CODE, ledger="D26"
+        "released", code=DATA_CODE, note="the paper: sentences of 3 tokens or more", ledger="D26"
     )
     """`released` drops one-word sentences and splits inside 2.5 cm; `decimal_safe` keeps both."""
     max_tokens: int = cite(112, code=f"{DATA_CODE}: max_words")
@@ -291,7 +296,8 @@ DECISIONS = {
     "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the paper's encoders, labelled "
     "so; printed CheXpert and RSNA cells are quoted from ConVIRT and GLoRIA.",
     "D52": "Figure 3 shows the attention weights themselves (`mgca.figures`).",
-    "D53": "MIMIC by patient; RSNA's ids name images, its headers alone name patients; CheXpert by "
-    "image as published (`chexpert/gloria-v1`), or with `--split chexpert/gloria-v1-patient`.",
+    "D53": "MIMIC and COVIDx by patient; RSNA by image, its files name no patients (NIH's mapping "
+    "does); SIIM by image; CheXpert, against the rule, by image as published "
+    "(`chexpert/gloria-v1`), or with `--split chexpert/gloria-v1-patient`.",
 }
 """Ledger points without an option, and what was decided."""

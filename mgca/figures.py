@@ -124,7 +124,14 @@ def single_label_embeddings(
     most: int = 200,
     seed: int = 0,
 ) -> Embedded:
-    """Frontal images with one finding alone, of `names`; at most `most` of each by `seed`."""
+    """Frontal images with one finding alone, of `names`; at most `most` of each by `seed`.
+
+    Raises:
+        ValueError: If the table knows another set of labels, or no image has one finding alone.
+    """
+    unknown = sorted({*names} - {*table.labels})
+    if unknown:
+        raise ValueError(f"{table.dataset} has no label {unknown}; it has {list(table.labels)}")
     labels = table.labels[list(names)].to_numpy()
     findings = table.labels.drop(columns=list(NOT_COUNTED), errors="ignore")
     alone = ((labels == 1).sum(axis=1) == 1) & ((findings == 1).sum(axis=1) == 1).to_numpy()
@@ -135,6 +142,8 @@ def single_label_embeddings(
     for k in range(len(names)):
         found = rows[labels[rows, k] == 1]
         kept += sorted(generator.permutation(found)[:most].tolist())
+    if not kept:
+        raise ValueError(f"no frontal image of {table.dataset} has one of {list(names)} alone")
     ids = table.frame["image_id"].iloc[kept].tolist()
     prepared = open_prepared(root, table.dataset, model.size, table_sha256=table.table_sha256)
     images = prepared or DecodedImages(table, model.size)

@@ -172,7 +172,12 @@ def prototype_loss(image_scores: Tensor, text_scores: Tensor, cfg: LossConfig) -
 
     Returns:
         Scalar, nats, mean over B; log K where all scores are equal.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
+    if image_scores.shape != text_scores.shape:
+        raise ValueError(f"need pairs of scores: {image_scores.shape} and {text_scores.shape}")
 
     def cross_entropy(teacher: Tensor, student: Tensor) -> Tensor:
         codes = sinkhorn(teacher, eps=cfg.sinkhorn_eps, iterations=cfg.sinkhorn_iterations)

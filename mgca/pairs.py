@@ -134,6 +134,15 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
             train=part == "train",
         )
 
+    if cfg.data.valid_split == "merged" and name != "mimic":
+        raise DataError(
+            f"--data.valid-split merged joins MIMIC's parts; the test part of {split.id} is what "
+            "tables are judged on: use --data.valid-split official"
+        )
+    if not 0 < cfg.data.pretrain_fraction <= 1:
+        raise DataError(
+            f"--data.pretrain-fraction {cfg.data.pretrain_fraction:g} is no share between 0 and 1"
+        )
     held = split.parts["valid"]
     if cfg.data.valid_split == "merged":
         held += split.parts["test"]

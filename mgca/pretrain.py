@@ -82,6 +82,8 @@ def validate(model: MGCA, pairs: Pairs, cfg: PretrainConfig, processes: int = 1)
 
 def train(cfg: PretrainConfig) -> None:
     """Build, then loop; whatever is not MGCA lives in `training.Run`."""
+    if not any((cfg.loss.ita_weight, cfg.loss.cta_weight, cfg.loss.cpa_weight)):
+        raise training.TrainingError("all three losses have weight 0: nothing would be learnt")
     with training.Run(cfg, name="mgca") as run:
         if run.finished:
             run.say(f"{run.out} is complete; nothing to do")

@@ -78,7 +78,9 @@ class MgcaDetection:
     epoch_steps: int | None = cite(None, code="detection script")
     """Batches of an epoch; none: those of one pass over the training images."""
     patience: int = cite(10, code="detection module")
-    ious: tuple[float, ...] = cite(IOUS, paper="Sec. 4.2", code="detection module", ledger="D34")
+    ious: tuple[float, ...] = cite(
+        IOUS, code="detection module", note="the paper prints .65 for .55", ledger="D34"
+    )
     """Overlaps over which precision is averaged."""
     skip: Literal["none", "released"] = cite(
         "none", paper="Sec. 4.2: mAP", code="detection module", released="released", ledger="D35"
@@ -390,8 +392,10 @@ def unpadded(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
     size = len(pixels)
     if width == height:
         return pixels
-    ratio = size / max(width, height)
-    rows, columns = (max(1, int(side * ratio)) for side in (height, width))
+    longest = max(width, height)
+    rows, columns = (
+        size if side == longest else max(1, int(side * size / longest)) for side in (height, width)
+    )
     top, left = (size - rows) // 2, (size - columns) // 2
     inside = pixels[top : top + rows, left : left + columns]
     return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, device_of
 from common.config import cite
+from common.data.tables import DataError
 from common.interface import Encoder
 from common.metrics import auroc
 from common.training import channels_last
@@ -274,8 +275,21 @@ def fit(
     share: float,
     seed: int,
 ) -> Fitted:
-    """Fine-tune at each rate of the recipe; the best on the validation part is kept."""
-    table = RELEASED_TABLE.get((data.name, share), (1e-3, 2_000, 50))
+    """Fine-tune at each rate of the recipe; the best on the validation part is kept.
+
+    A rate whose logits are not finite counts as -1 and leaves the others alone.
+
+    Raises:
+        DataError: If the recipe needs a row of `RELEASED_TABLE` that there is not, or no rate
+            trains.
+    """
+    row = RELEASED_TABLE.get((data.task.dataset, share))
+    if row is None and (recipe.recipe == "released" or not (recipe.steps or recipe.epochs)):
+        raise DataError(
+            f"the released commands know no rate and steps for {data.name} at {share:.0%} of the "
+            "labels; choose another --finetune"
+        )
+    table = row or (0.0, 2_000, 50)  # their usual share of warm-up
     rates = (table[0],) if recipe.recipe == "released" else recipe.rates
     passes = (recipe.epochs or 0) * math.ceil(len(train) / recipe.batch)
     steps = recipe.steps or passes or table[1]
@@ -301,6 +315,8 @@ def fit(
         if best is None or run.valid_auroc > best.valid_auroc:
             best = run
     assert best is not None
+    if best.valid_auroc < 0:
+        raise DataError(f"{data.name}: no rate of {sorted(found)} trains, all logits diverge")
     best.searched = found
     return best
 
@@ -353,6 +369,8 @@ def _train(
         bar.update()
         if step % every == 0 or step == steps:
             found = scores_of(net, model, data, valid, recipe)
+            if not np.isfinite(found).all():
+                break
             value, waited = auroc(judged[:, both], found[:, both]), waited + 1
             if value > best:
                 best, best_state, waited = value, copy.deepcopy(net.state_dict()), 0

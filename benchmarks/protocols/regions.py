@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.downstream import batches
 from benchmarks.protocols.detection import Boxes
 from common.data.prepare import Images
+from common.data.tables import DataError
 from lrclr.config import ImageConfig
 from lrclr.model import LRCLR
 
@@ -54,9 +55,15 @@ def inside(points: NDArray[np.float64], boxes: NDArray[np.float32]) -> NDArray[n
 
 @torch.no_grad()
 def overlap(model: LRCLR, boxes: Boxes, images: Images, ids: Sequence[str]) -> Overlap:
-    """Selected patches against boxes, over the images of `ids` that have one."""
+    """Selected patches against boxes, over the images of `ids` that have one.
+
+    Raises:
+        DataError: If none has.
+    """
     model.eval()
     positive = [i for i in ids if len(boxes.shares(i))]
+    if not positive:
+        raise DataError(f"none of {len(ids)} test images has a box that regions could meet")
     points = centres(model.config.image)
     hits, everywhere = [], []
     start = 0

@@ -57,6 +57,7 @@ TABLE = Table(
         "0.07. Printed are ConVIRT's own CheXpert cells, GLoRIA's RSNA ones, and on COVIDx a run "
         "of MGCA's authors; its own recipe: the heads, pooling, sentences, temperature 0.1 and "
         "weighting 0.75 of ConVIRT's paper.",
-        "GLoRIA: pre-trained on CheXpert; the other rows on MIMIC-CXR.",
+        "GLoRIA: pre-trained on CheXpert, on real data judged by its own linear recipe; the other "
+        "rows: on MIMIC-CXR, by MGCA's.",
     ),
 )

@@ -30,6 +30,6 @@ TABLE = Table(
     unit="%",
     footnotes=(
         "mAP over IoU 0.40 to 0.75 and all test images; results also hold it over images with both "
-        "box and detection, as released. Images are stretched to squares, as released.",
+        "box and detection, as released. Images are stretched to squares.",
     ),
 )

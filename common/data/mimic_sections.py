@@ -213,25 +213,3 @@ def sections_of(
 def used_text(sections: Mapping[str, str]) -> str:
     """The one text the maintainers use: the first of `SECTIONS` that is not empty."""
     return next((sections[name] for name in SECTIONS if sections[name]), "")
-
-
-def chexzero_impression(text: str) -> str:
-    """The simpler rule of CheXzero and LRCLR.
-
-    Words after the last `IMPRESSION:` up to the first recommendation or notification anywhere, so
-    the result is empty when that comes first; `NO IMPRESSION` when the word is absent.
-
-    Source: CheXzero `data_process.py::write_report_csv`.
-    """
-    words = text.split()
-    if "IMPRESSION:" not in words:
-        return "NO IMPRESSION"
-    begin = len(words) - words[::-1].index("IMPRESSION:")
-    ends = []
-    for spellings in (
-        ("RECOMMENDATION(S):", "RECOMMENDATION:", "RECOMMENDATIONS:"),
-        ("NOTIFICATION:", "NOTIFICATIONS:"),
-    ):
-        present = [words.index(word) for word in spellings if word in words]
-        ends += [place for place in present[:1] if place]  # a place of 0 counts as none there
-    return " ".join(words[begin : min(ends, default=None)])

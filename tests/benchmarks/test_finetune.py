@@ -21,6 +21,7 @@ from benchmarks.weights import ready
 from common.data import load
 from common.data.phantom.writers import write_corpus
 from common.data.prepare import DecodedImages
+from common.data.tables import DataError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "maco"
 
@@ -159,3 +160,25 @@ def test_upernet_overfits_what_it_sees(corpus: Path, tmp_path: Path) -> None:
     found = upernet.evaluate(net, scans, positive, batch=4)
     assert found.per_image > 0.3
     assert MACO.paper == "maco"
+
+
+@pytest.mark.slow
+def test_a_rate_that_diverges_leaves_the_others_alone(corpus: Path, tmp_path: Path) -> None:
+    model = ready(RANDOM_MACO, "phantom", 0, tmp_path)
+    data = Downstream("rsna", corpus, size=model.size)
+    recipe = replace(finetune.RECIPES["finetune/phantom"], steps=4, batch=8, evaluations=2)
+    train, valid = data.ids("train")[:16], data.ids("valid")
+    both = replace(recipe, rates=(1e30, 1e-3), clip_norm=None)
+    found = finetune.fit(model, data, train, valid, both, share=1.0, seed=0)
+    assert found.rate == 1e-3
+    assert found.searched["1e+30"] == -1
+    with pytest.raises(DataError, match="no rate of"):
+        finetune.fit(model, data, train, valid, replace(both, rates=(1e30,)), share=1.0, seed=0)
+
+
+def test_a_recipe_without_its_row_is_refused(corpus: Path, tmp_path: Path) -> None:
+    model = ready(RANDOM_MACO, "phantom", 0, tmp_path)
+    data = Downstream("rsna", corpus, size=model.size)
+    recipe = finetune.RECIPES["finetune/maco-released"]
+    with pytest.raises(DataError, match="no rate and steps"):
+        finetune.fit(model, data, (), (), recipe, share=0.5, seed=0)

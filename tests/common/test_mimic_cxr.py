@@ -14,7 +14,6 @@ from common.data import mimic_cxr
 from common.data.mimic_sections import (
     MAINTAINERS,
     CustomSections,
-    chexzero_impression,
     normalise,
     read_custom,
     sections_of,
@@ -336,20 +335,3 @@ def test_custom_sections_reach_the_loader(tmp_path: Path) -> None:
     write_texts(tmp_path)
     custom = CustomSections(names={"50000002": "examination"})
     assert mimic_cxr.load(tmp_path, custom=custom)[2].sections["impression"] == "Chest."
-
-
-@pytest.mark.parametrize(
-    ("text", "impression"),
-    [
-        ("FINDINGS: a IMPRESSION: b  c\n d", "b c d"),
-        ("IMPRESSION: b IMPRESSION: c", "c"),
-        ("IMPRESSION: b RECOMMENDATION(S): c", "b"),
-        ("IMPRESSION: b NOTIFICATION: c RECOMMENDATION: d", "b"),
-        ("x RECOMMENDATION: a IMPRESSION: b", ""),
-        ("RECOMMENDATION: a IMPRESSION: b", "b"),  # a first word's place is 0, taken for absent
-        ("FINDINGS: a", "NO IMPRESSION"),
-        ("Impression: b", "NO IMPRESSION"),
-    ],
-)
-def test_the_simple_rule(text: str, impression: str) -> None:
-    assert chexzero_impression(text) == impression

@@ -18,6 +18,7 @@ from benchmarks.oracles.imitate import literal_losses
 from common.checkpoint import CheckpointError
 from common.data.phantom.writers import write_corpus
 from common.data.tables import DataError
+from common.training import TrainingError
 from imitate.augment import cropped, stretched, to_input, view, warped
 from imitate.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from imitate.config import (
@@ -48,7 +49,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(corpus: Path, out: Path) -> PretrainConfig:
     cfg = PRESETS["phantom"]
     run = replace(cfg.run, data_root=corpus, out=out, tracker="none", save_every=2)
-    return replace(cfg, run=run, optim=replace(cfg.optim, batch_size=8, epochs=2))
+    return replace(cfg, run=run, optim=replace(cfg.optim, batch_size_per_process=8, epochs=2))
 
 
 def test_published_sizes() -> None:
@@ -335,3 +336,28 @@ def test_warped_view_keeps_its_size_and_darkens_the_rim() -> None:
     assert found.shape == image.shape
     assert found[0, 0] == 0
     assert found[32, 32] == 200
+
+
+def test_text_layers_that_are_not_there_cannot_be_trained() -> None:
+    cfg = PRESETS["phantom"]
+    text = replace(cfg.model.text, unfreeze_last=3)
+    with pytest.raises(CheckpointError, match="2 layers"):
+        fresh_model(replace(cfg, model=replace(cfg.model, text=text)))
+
+
+def test_joined_sections_are_counted_once(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    model = fresh_model(cfg)
+    kept = []
+    for mode in ("hierarchical", "find_imp"):
+        loss = replace(cfg.loss, report_mode=mode)
+        data = replace(cfg.data, min_words=12)
+        kept.append(load_pairs(replace(cfg, loss=loss, data=data), model).table.exclusions.counts)
+    assert kept[0] == kept[1]
+    assert kept[0]["empty_text"]
+
+
+def test_a_loss_without_bound_is_refused(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    with pytest.raises(TrainingError, match="negative-corr clip"):
+        train(replace(cfg, loss=replace(cfg.loss, similarity="dot")))

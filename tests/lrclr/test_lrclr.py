@@ -24,15 +24,16 @@ from common.data.phantom.writers import write_corpus
 from common.data.tables import DataError
 from lrclr import attach
 from lrclr.checkpoint import clip_weights, fresh_model, load_released
-from lrclr.config import PRESETS, LossConfig, PretrainConfig
+from lrclr.config import PRESETS, LossConfig, PretrainConfig, RegionConfig
 from lrclr.cross import CrossConfig, CrossModality
 from lrclr.hosts import TextTokens, VitBertHost, attended, vit_image_tokens
+from lrclr.images import to_input
 from lrclr.losses import contrast, global_loss, local_loss, pretrain_losses
 from lrclr.model import LRCLR
 from lrclr.pairs import impressions, load_pairs
 from lrclr.pretrain import joint_passes, noise_loss, train
 from lrclr.regions import class_row, gather, select
-from lrclr.text import tokenised
+from lrclr.text import chexzero_impression, tokenised
 from mgca.checkpoint import fresh_model as fresh_mgca
 from mgca.config import PRESETS as MGCA_PRESETS
 from mgca.pairs import load_pairs as load_mgca_pairs
@@ -403,3 +404,39 @@ def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "provenance.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "impression"),
+    [
+        ("FINDINGS: a IMPRESSION: b  c\n d", "b c d"),
+        ("IMPRESSION: b IMPRESSION: c", "c"),
+        ("IMPRESSION: b RECOMMENDATION(S): c", "b"),
+        ("IMPRESSION: b NOTIFICATION: c RECOMMENDATION: d", "b"),
+        ("x RECOMMENDATION: a IMPRESSION: b", ""),
+        ("RECOMMENDATION: a IMPRESSION: b", "b"),  # a first word's place is 0, taken for absent
+        ("FINDINGS: a", "NO IMPRESSION"),
+        ("Impression: b", "NO IMPRESSION"),
+    ],
+)
+def test_chexzeros_impression(text: str, impression: str) -> None:
+    assert chexzero_impression(text) == impression
+
+
+def test_before_last_takes_every_layer_that_it_has_seen() -> None:
+    attention = [torch.rand(2, 3, 5, 5).softmax(dim=-1) for _ in range(3)]
+    whole = class_row(attention, RegionConfig())
+    for layers in ("all", "before_last"):
+        cfg = RegionConfig(select_at="before_last", layers=layers)
+        torch.testing.assert_close(class_row(attention, cfg), whole)
+
+
+def test_an_add_on_chooses_behind_the_last_layer() -> None:
+    with pytest.raises(ValueError, match="use post"):
+        attach(None, regions=RegionConfig(select_at="before_last"))
+
+
+def test_a_crop_must_fit() -> None:
+    cfg = replace(PRESETS["phantom"].model.image, size=90)
+    with pytest.raises(ValueError, match="does not fit"):
+        to_input(np.zeros((1, 90, 90), np.uint8), cfg)

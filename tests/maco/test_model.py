@@ -171,3 +171,26 @@ def test_every_key_of_the_documented_layout_has_a_place() -> None:
 def test_the_hub_is_asked_for_and_missed_in_words() -> None:
     with pytest.raises(CheckpointError, match="Download it once"):
         load_vocabulary(PAPER.model.text)
+
+
+def test_patches_fill_input_and_target() -> None:
+    preset = PRESETS["phantom"]
+    image = preset.model.image
+    for wrong in (replace(image, input=100), replace(image, size=230)):
+        with pytest.raises(CheckpointError, match="must fill"):
+            fresh_model(replace(preset, model=replace(preset.model, image=wrong)))
+
+
+def test_vocabularies_come_as_lines_or_as_a_tokeniser(tmp_path: Path) -> None:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "lung", "clear"]
+    lines, tokeniser = tmp_path / "vocab.txt", tmp_path / "wordpiece.json"
+    lines.write_text("\n".join(pieces) + "\n")
+    ids = {piece: k for k, piece in reversed(list(enumerate(pieces)))}
+    tokeniser.write_text(json.dumps({"model": {"type": "WordPiece", "vocab": ids}}))
+    text = PRESETS["phantom"].model.text
+    for path in (lines, tokeniser):
+        assert load_vocabulary(replace(text, vocabulary=str(path))) == pieces
+    for path, content in ((lines, "lung\n"), (tokeniser, "{}"), (tokeniser, "[")):
+        path.write_text(content)
+        with pytest.raises(CheckpointError, match=path.name):
+            load_vocabulary(replace(text, vocabulary=str(path)))

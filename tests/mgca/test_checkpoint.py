@@ -27,6 +27,8 @@ OURS_TO_RELEASED = (
     ("global_text.layers.", "text_encoder_q.global_embed.head."),
     ("local_text.layers.", "text_encoder_q.local_embed.head."),
     ("prototypes.", "prototype_layer."),
+    ("word_attention.", "word_local_atten_layer."),
+    ("patch_attention.", "patch_local_atten_layer."),
 )
 
 
@@ -48,7 +50,7 @@ def released_state(source: MGCA) -> dict[str, Tensor]:
         state[new + key[len(old) :]] = value[..., None] if convolution else value
     state["text_encoder_q.model.embeddings.position_ids"] = torch.arange(512)[None]
     state["text_encoder_q.model.encoder.layer.0.crossattention.self.key.bias"] = torch.zeros(3)
-    state["patch_local_atten_layer.in_proj_bias"] = torch.zeros(3)
+    state.setdefault("patch_local_atten_layer.in_proj_bias", torch.zeros(3))
     return state
 
 
@@ -68,12 +70,28 @@ def test_released_file_loads_and_embeds_alike(tmp_path: Path, backbone: str) -> 
     torch.testing.assert_close(ours.patch_emb, theirs.patch_emb)
 
 
+def test_trained_cross_attention_is_kept(tmp_path: Path) -> None:
+    cfg = small("resnet_50")
+    learned = replace(cfg.model, cta_attention="learned")
+    source = fresh_model(replace(cfg, model=learned)).eval()
+    assert source.word_attention is not None
+    torch.nn.init.ones_(source.word_attention.in_proj_bias)
+    path = tmp_path / "resnet_50.ckpt"
+    torch.save({"state_dict": released_state(source)}, path)
+    loaded, ignored = load_released(path, vocabulary=source.vocabulary, config=learned)
+    assert not any("_local_atten_layer" in key for key in ignored)
+    assert loaded.word_attention is not None
+    torch.testing.assert_close(
+        loaded.word_attention.state_dict(), source.word_attention.state_dict()
+    )
+
+
 @pytest.mark.parametrize("backbone", ["vit_base", "resnet_50"])
 def test_every_key_of_the_documented_layout_has_a_place(backbone: str) -> None:
     preset = PRESETS["released" if backbone == "vit_base" else "released-resnet50"]
     with torch.device("meta"):
         model = MGCA(preset.model, ["piece"] * 28996)
-        theirs = {k: torch.empty(shape) for k, shape in LAYOUTS[backbone].items()}
+    theirs = {k: torch.zeros(shape) for k, shape in LAYOUTS[backbone].items()}
     renamed, ignored = rename(theirs)
     assert all("crossattention" in k or "position_ids" in k or "atten_layer" in k for k in ignored)
     assert {k: v.shape for k, v in renamed.items()} == {

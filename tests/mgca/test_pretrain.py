@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from common.data.phantom.writers import write_corpus
+from common.data.tables import DataError
 from mgca.checkpoint import fresh_model
 from mgca.config import PRESETS, PretrainConfig
 from mgca.pairs import load_pairs
@@ -111,6 +112,9 @@ def test_pairs_are_one_an_image_and_parts_disjoint(corpus: Path, tmp_path: Path)
     merged = replace(cfg, data=replace(cfg.data, valid_split="merged"))
     both = load_pairs(merged, train_pairs.word_pieces).valid
     assert set(valid.image_ids) < set(both.image_ids)
+    nothing = replace(cfg, data=replace(cfg.data, pretrain_fraction=0.0))
+    with pytest.raises(DataError, match="share between 0 and 1"):
+        load_pairs(nothing, train_pairs.word_pieces)
     half = replace(cfg, data=replace(cfg.data, pretrain_fraction=0.5))
     fewer = load_pairs(half, train_pairs.word_pieces).train
     assert set(fewer.image_ids) < set(train_pairs.image_ids)

@@ -137,13 +137,13 @@ def test_a_box_outside_its_image_is_named(tmp_path: Path) -> None:
 def test_the_head_learns_on_a_frozen_encoder(tmp_path: Path) -> None:
     write_corpus(tmp_path, size="ci", datasets=["rsna"], workers=1)
     table = load("rsna", tmp_path)
-    data = Boxes(table, DecodedImages(table, 96), stretch=True)
+    recipe = replace(PhantomDetection(), size=96, batch=8, epochs=150, epoch_steps=1, patience=150)
+    data = Boxes(table, DecodedImages(table, recipe.size), stretch=True)
     ids = [i for i in table.frame["image_id"] if table.boxes.get(i)][:8]
     torch.manual_seed(0)
     backbone = timm.create_model(
         "resnet10t", num_classes=0, global_pool="", stem_width=8, channels=(16, 32, 64, 128)
     )
-    recipe = replace(PhantomDetection(), batch=8, epochs=150, epoch_steps=1, patience=150)
     net = fit(backbone, data, ids, ids, recipe, few=False, seed=0)
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value)

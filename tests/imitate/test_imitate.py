@@ -263,7 +263,7 @@ def test_two_processes_train_together(corpus: Path, tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", "2", "imitate/pretrain.py", *words.split()),
-            *("--optim.batch-size", "8", "--loss.gather"),
+            *("--optim.batch-size-per-process", "8", "--loss.gather"),
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},

@@ -55,11 +55,6 @@ def to_input(
     size = config.input
     if config.fit == "crop":
         room = images.shape[1] - size
-        if room < 0:
-            raise ValueError(
-                f"a crop of --model.image.input {size} does not fit --model.image.size "
-                f"{images.shape[1]}"
-            )
         corners = (
             [(room // 2, room // 2)] * len(images)
             if generators is None

@@ -100,6 +100,11 @@ class LRCLR(
         config = settings if isinstance(settings, ModelConfig) else from_dict(ModelConfig, settings)
         self.config = config
         image, text = config.image, config.text
+        if image.fit == "crop" and image.input > image.size:
+            raise ValueError(
+                f"a crop of --model.image.input {image.input} does not fit --model.image.size "
+                f"{image.size}"
+            )
         vision = CLIPVisionCfg(
             layers=image.layers,
             width=image.width,

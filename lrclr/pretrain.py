@@ -116,9 +116,9 @@ def train(cfg: PretrainConfig) -> None:
         size = cfg.optim.batch_size // (1 if cfg.loss.gather else run.accelerator.num_processes)
         empty = sum(text in ("", " ", NO_IMPRESSION) for text in corpus.train.texts)
         run.say(
-            f"{len(corpus.train)} training pairs with {len(set(corpus.train.texts))} distinct "
-            f"texts, {empty} of them without words of their own, {len(corpus.valid)} for "
-            f"validation; chance of the global loss is {math.log(size):.2f}"
+            f"{len(corpus.train)} training pairs ({empty} without words of their own) with "
+            f"{len(set(corpus.train.texts))} distinct texts, {len(corpus.valid)} for validation; "
+            f"chance of the global loss is {math.log(size):.2f}"
         )
         optimizer = optimizer_of(model, cfg.optim)
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)

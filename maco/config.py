@@ -65,8 +65,8 @@ class TextConfig:
     vocabulary: str | None = cite(
         "google-bert/bert-base-uncased", paper="Sec. 3.1: BERT", note="texts are lower case"
     )
-    """Hub id, local folder or file of the word pieces; none: the phantom's. The authors' 30,000
-    pieces (`mimic_wordpiece.json`) were not released with the code."""
+    """Hub id, local folder or file of the word pieces; none: the phantom's. The authors'
+    30,000 pieces are the file `mimic_wordpiece.json`."""
     layers: int = cite(12, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=6, ledger="A2")
     """Transformer layers."""
     width: int = cite(

@@ -27,7 +27,6 @@ from lrclr.checkpoint import clip_weights, fresh_model, load_released
 from lrclr.config import PRESETS, LossConfig, PretrainConfig, RegionConfig
 from lrclr.cross import CrossConfig, CrossModality
 from lrclr.hosts import TextTokens, VitBertHost, attended, vit_image_tokens
-from lrclr.images import to_input
 from lrclr.losses import contrast, global_loss, local_loss, pretrain_losses
 from lrclr.model import LRCLR
 from lrclr.pairs import impressions, load_pairs
@@ -437,6 +436,7 @@ def test_an_add_on_chooses_behind_the_last_layer() -> None:
 
 
 def test_a_crop_must_fit() -> None:
-    cfg = replace(PRESETS["phantom"].model.image, size=90)
-    with pytest.raises(ValueError, match="does not fit"):
-        to_input(np.zeros((1, 90, 90), np.uint8), cfg)
+    cfg = PRESETS["phantom"]
+    image = replace(cfg.model.image, size=90)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        fresh_model(replace(cfg, model=replace(cfg.model, image=image)))

@@ -57,11 +57,11 @@ DENSE_SIZES = {
     "segmentation/maco-phantom": 96,
     "segmentation/imitate": 512,
     "segmentation/imitate-phantom": 64,
-    "detection/phantom": 96,
+    "detection/phantom": 192,
     "detection/mgca": 224,
     "detection/mgca-released": 224,
     "detection/imitate": 224,
-    "detection/imitate-phantom": 96,
+    "detection/imitate-phantom": 192,
 }
 """Side of the images that a recipe of segmentation or detection works on, pixels."""
 

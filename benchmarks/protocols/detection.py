@@ -120,7 +120,7 @@ class PhantomDetection(MgcaDetection):
     lr_few_object_cxr: float = cite(2e-3, note="small")
     epochs: int = cite(15, note="small")
     epoch_steps: int | None = cite(20, note="a pass over 1 % of the phantom is three batches")
-    patience: int = cite(5, note="small")
+    patience: int = cite(15, note="none: first epochs may find nothing, and all tie at 0")
 
 
 RECIPES = {

@@ -172,15 +172,22 @@ def ground(args: Args, model: Encoder) -> Outcome:
     weights = model.position_weights().cpu().numpy() if hasattr(model, "position_weights") else None
     found = grounding.evaluate(maps, phrases, weights, cfg)
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
-    centre = grounding.evaluate(prior, phrases, None, cfg)
-    values = {**found.overall, **{f"{k}_centre_prior": v for k, v in centre.overall.items()}}
+    others = {"centre_prior": grounding.evaluate(prior, phrases, None, cfg, ties="share")}
+    if weights is not None:  # what the image says of the place, and what the weights alone do
+        flat = [np.ones_like(weights)] * len(maps)
+        others["similarity_alone"] = grounding.evaluate(maps, phrases, None, cfg)
+        others["weights_alone"] = grounding.evaluate(flat, phrases, weights, cfg)
+    values = dict(found.overall)
+    for name, other in others.items():
+        values |= {f"{metric}_{name}": value for metric, value in other.overall.items()}
     if weights is not None:
         places = grounding.weights_by_place(weights, phrases, cfg)
         values |= dict(
             zip(("position_weight_in_boxes", "position_weight_border"), places, strict=True)
         )
+    test_ids = np.array([phrases[k].image_id for k in found.kept])
     intervals = {
-        metric: bootstrap_mean(column)[1:3]
+        metric: bootstrap_mean(column, groups=test_ids)[1:3]
         for metric, column in zip(("miou", "cnr", "pointing_game"), found.values.T, strict=True)
     }
     out = Outcome(
@@ -190,7 +197,7 @@ def ground(args: Args, model: Encoder) -> Outcome:
             for metric, value in values.items()
         ],
         {
-            "test_ids": np.array([phrases[k].image_id for k in found.kept]),
+            "test_ids": test_ids,
             "miou_cnr_pointing": found.values,
         },
         {},

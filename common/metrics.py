@@ -252,10 +252,23 @@ def interval(value: float, drawn: ArrayLike, *, confidence: float = 0.95) -> Int
     return Interval(value, float(low), float(high), int(np.isnan(values).sum()))
 
 
-def bootstrap_mean(values: ArrayLike, *, resamples: int = 1000) -> Interval:
-    """Mean of one value an image, with its interval."""
+def bootstrap_mean(
+    values: ArrayLike, *, groups: ArrayLike | None = None, resamples: int = 1000
+) -> Interval:
+    """Mean of the values with its interval.
+
+    Args:
+        values: (N,).
+        groups: (N,) what is drawn, for instance the image of each value; None: every value alone.
+        resamples: Draws.
+    """
     numbers = np.asarray(values, dtype=np.float64)
-    return bootstrap(lambda _, found: float(found.mean()), numbers, numbers, resamples=resamples)
+    names = np.arange(len(numbers)) if groups is None else np.asarray(groups)
+    group = np.unique(names, return_inverse=True)[1]
+    sums, counts = np.bincount(group, weights=numbers), np.bincount(group)
+    return bootstrap(
+        lambda count, total: float(total.sum() / count.sum()), counts, sums, resamples=resamples
+    )
 
 
 class PairedTest(NamedTuple):

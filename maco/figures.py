@@ -27,8 +27,8 @@ from common.data.images import read_grey, resize_and_pad
 from common.data.tables import DataError
 from maco.model import MaCo
 
-SMOOTH = 1.5
-"""Deviation of the Gaussian over the patch grid (released grounding script)."""
+SMOOTH = 1.5 / 14
+"""Deviation of the Gaussian, shares of the grid: 1.5 of 14 patches (released grounding script)."""
 
 
 def phrase_map(
@@ -44,7 +44,7 @@ def phrase_map(
     """
     plain = model.ground(image[None], [text])[0].numpy()
     shares = (model.position_weights() / tau).flatten().softmax(dim=0).view(plain.shape).numpy()
-    smooth = gaussian_filter(plain * shares, sigma=SMOOTH, mode="reflect")
+    smooth = gaussian_filter(plain * shares, sigma=SMOOTH * len(plain), mode="reflect")
     large = cv2.resize(smooth, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
     span = float(large.max() - large.min())
     return np.asarray((large - large.min()) / span if span else 0 * large, np.float32)

@@ -25,6 +25,8 @@ from common.data.prepare import Images
 Map = NDArray[np.float32]
 PATCH_BATCH = 64
 """Phrases encoded at once."""
+GRID = 14
+"""Patches along a side of the paper's maps."""
 TAUS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0)
 """Grid of Fig. 5; only its best point, 0.1, can be read there."""
 
@@ -40,7 +42,7 @@ class GroundingConfig:
     similarity: Literal["dot", "cosine"] = cite("dot", code="grounding script", ledger="G2")
     """Of patch and phrase."""
     smooth_sigma: float = cite(1.5, code="grounding script", ledger="G3")
-    """Deviation of the Gaussian over the patch grid, patches."""
+    """Deviation of the Gaussian, patches of the paper's grid of `GRID`; others in proportion."""
     side: int = cite(224, code="grounding script")
     """Side of the maps that are judged, pixels."""
     thresholds: tuple[float, ...] = cite(
@@ -122,7 +124,13 @@ class Judgement:
     pointing: float
 
 
-def judge(heat: Map, mask: NDArray[np.int64], thresholds: Sequence[float]) -> Judgement:
+def judge(
+    heat: Map,
+    mask: NDArray[np.int64],
+    thresholds: Sequence[float],
+    *,
+    ties: Literal["any", "share"] = "any",
+) -> Judgement:
     r"""IoU at each threshold, CNR and pointing game of one map.
 
     .. math:: \mathrm{CNR} = (\mu_{in} - \mu_{out}) / \sqrt{\sigma^2_{in} + \sigma^2_{out}}
@@ -134,6 +142,7 @@ def judge(heat: Map, mask: NDArray[np.int64], thresholds: Sequence[float]) -> Ju
         heat: (S, S) in [-1, 1].
         mask: (S, S) counts of boxes.
         thresholds: Of the map.
+        ties: The pointing game of several maxima: any of them in a box (released), or their share.
     """
     ious = []
     for cut in thresholds:
@@ -142,7 +151,8 @@ def judge(heat: Map, mask: NDArray[np.int64], thresholds: Sequence[float]) -> Ju
     inside, outside = heat[mask == 1].astype(np.float64), heat[mask == 0].astype(np.float64)
     noise = np.sqrt(inside.var() + outside.var()) if len(inside) and len(outside) else 0.0
     cnr = float((inside.mean() - outside.mean()) / noise) if noise else 0.0
-    return Judgement(tuple(ious), cnr, float((mask[heat == heat.max()] > 0).any()))
+    hits = mask[heat == heat.max()] > 0
+    return Judgement(tuple(ious), cnr, float(hits.any() if ties == "any" else hits.mean()))
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,12 @@ def similarities(
 
 
 def evaluate(
-    maps: Sequence[Map], phrases: Sequence[Phrase], weights: Map | None, cfg: GroundingConfig
+    maps: Sequence[Map],
+    phrases: Sequence[Phrase],
+    weights: Map | None,
+    cfg: GroundingConfig,
+    *,
+    ties: Literal["any", "share"] = "any",
 ) -> Report:
     """Judge stored similarity maps under one weighting.
 
@@ -210,6 +225,7 @@ def evaluate(
         phrases: The phrases.
         weights: (g, g) position weights before the softmax; None for models without.
         cfg: Protocol.
+        ties: See `judge`.
 
     Raises:
         ValueError: If no phrase is left.
@@ -221,9 +237,10 @@ def evaluate(
         if not mask.any():
             continue
         kept.append(k)
-        heat = rescaled(heat_map(similarity, shares, sigma=cfg.smooth_sigma, side=cfg.side))
+        sigma = cfg.smooth_sigma * len(similarity) / GRID
+        heat = rescaled(heat_map(similarity, shares, sigma=sigma, side=cfg.side))
         categories.append(phrase.category)
-        judged.append(FLAT if heat is None else judge(heat, mask, cfg.thresholds))
+        judged.append(FLAT if heat is None else judge(heat, mask, cfg.thresholds, ties=ties))
     if not judged:
         raise ValueError(f"none of {len(phrases)} phrases has a box of a pixel at {cfg.side}")
     return summarise(categories, judged, kept, len(phrases) - len(kept))
@@ -250,6 +267,9 @@ def weights_by_place(
 
 
 def centre_prior(grid: int) -> Map:
-    """(g, g) map that falls off with the distance from the centre: what knowing nothing scores."""
+    """(g, g) map that falls off with the distance from the centre: what knowing nothing scores.
+
+    On an even grid its middle patches tie: judge it with `ties="share"`.
+    """
     axis = np.arange(grid) - (grid - 1) / 2
     return np.asarray(-np.hypot(axis[:, None], axis[None]), np.float32)

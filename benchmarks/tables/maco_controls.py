@@ -21,13 +21,19 @@ TABLE = Table(
             ("pointing game", "pointing_game"),
             ("CNR of the centre prior", "cnr_centre_prior"),
             ("pointing game of the centre prior", "pointing_game_centre_prior"),
+            ("CNR, similarity alone", "cnr_similarity_alone"),
+            ("pointing game, similarity alone", "pointing_game_similarity_alone"),
+            ("CNR, weights alone", "cnr_weights_alone"),
+            ("pointing game, weights alone", "pointing_game_weights_alone"),
             ("position weight in boxes", "position_weight_in_boxes"),
             ("position weight at the border", "position_weight_border"),
         )
     ),
     unit="ratio",
     footnotes=(
-        "The centre prior falls off with the distance from the centre of the image.",
+        "The centre prior falls off with the distance from the centre of the image; of its tied "
+        "maxima the pointing game counts the share that lies in a box. Similarity alone: without "
+        "position weights; weights alone: without the image.",
         "Position weights: mean over patches as often as a box covers them, and over the outermost "
         "ring. As printed (Eq. 3) a high weight flattens its row, so what is informative learns a "
         "low one; as released it sharpens, and Fig. 4 shows high ones over the lungs.",

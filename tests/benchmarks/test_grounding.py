@@ -103,6 +103,15 @@ def test_flat_maps_score_zero_and_vanishing_boxes_are_counted() -> None:
         evaluate([flat], [gone], None, CONFIG)
 
 
+def test_tied_maxima_count_any_or_their_share() -> None:
+    heat = rescaled(centre_prior(8))
+    assert heat is not None
+    corner = np.zeros((8, 8), np.int64)
+    corner[:4, :4] = 1  # one of the four middle patches
+    assert judge(heat, corner, (0.1,)).pointing == 1.0
+    assert judge(heat, corner, (0.1,), ties="share").pointing == 0.25
+
+
 def test_categories_weigh_alike_in_their_mean() -> None:
     good, bad = judge(centre_prior(8), np.eye(8, dtype=np.int64), (0.1,)), (0.0,)
     rows = [replace(good, ious=(1.0,)), replace(good, ious=(1.0,)), replace(good, ious=bad)]

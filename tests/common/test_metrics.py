@@ -132,3 +132,12 @@ def test_resampled_auroc_equals_the_library_s_on_every_draw() -> None:
     assert np.isnan(found[:, 2]).any()
     ends = metrics.interval(0.5, found[:, 2])
     assert ends.skipped == int(np.isnan(found[:, 2]).sum())
+
+
+def test_a_mean_over_groups_draws_whole_groups() -> None:
+    values, groups = [1.0] * 50 + [0.0] * 50, ["a"] * 50 + ["b"] * 50
+    found = metrics.bootstrap_mean(values, groups=groups)
+    alone = metrics.bootstrap_mean(values)
+    assert found.value == alone.value == 0.5
+    assert (found.low, found.high) == (0.0, 1.0)  # two groups: often both draws are the same
+    assert 0.35 < alone.low < alone.high < 0.65

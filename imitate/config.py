@@ -257,7 +257,7 @@ PHANTOM = replace(
     # turned by any angle, left is not left any more: few steps cannot afford that
     data=replace(PAPER.data, rotation=(-5.0, 5.0), flip=0.0),
     optim=replace(
-        PAPER.optim, lr=1e-3, batch_size_per_process=24, epochs=6, warmup=0.1, patience=None
+        PAPER.optim, lr=3e-3, batch_size_per_process=24, epochs=4, warmup=0.1, patience=None
     ),
 )
 PRESETS = {"paper": PAPER, "released": RELEASED, "phantom": PHANTOM}

@@ -48,7 +48,7 @@ TASKS = {
 """Those after 5x200 are in the parts of IMITATE and LRCLR."""
 
 DENSE_SIZES = {
-    "segmentation/phantom": 64,
+    "segmentation/phantom": 96,
     "segmentation/mgca": 224,
     "segmentation/mgca-released": 224,
     "segmentation/gloria": 512,
@@ -56,7 +56,7 @@ DENSE_SIZES = {
     "segmentation/maco-released": 512,
     "segmentation/maco-phantom": 96,
     "segmentation/imitate": 512,
-    "segmentation/imitate-phantom": 64,
+    "segmentation/imitate-phantom": 96,
     "detection/phantom": 192,
     "detection/mgca": 224,
     "detection/mgca-released": 224,

@@ -112,12 +112,13 @@ class ImitateSegmentation(MgcaSegmentation):
 class PhantomSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/phantom`."""
 
-    size: int = cite(SIZES["segmentation/phantom"], note="small")
+    size: int = cite(SIZES["segmentation/phantom"], note="what encoders of the phantom have seen")
     decoder: tuple[int, ...] = cite((64, 32, 16, 8, 8), note="small")
-    batch_siim: int = cite(16, note="small")
+    batch_siim: int = cite(8, note="as published")
+    batch_rsna: int = cite(8, note="small")
     lr: float = cite(2e-3, note="small")
-    epochs: int = cite(15, note="small")
-    epoch_steps: int | None = cite(20, note="a pass over 1 % of the phantom is one batch")
+    epochs: int = cite(10, note="small")
+    epoch_steps: int | None = cite(30, note="a pass over 1 % is one to three batches")
     patience: int = cite(5, note="small")
 
 

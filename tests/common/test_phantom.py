@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shutil
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 
 from common.data.labels import CHEXPERT_14
 from common.data.phantom import NAMED, VOCABULARY, faults, phrases, write_chexpert, writers
-from common.data.phantom.disk import NOTICE_FILE, SUMS
+from common.data.phantom.disk import NOTICE_FILE, SUMS, write_whole
 from common.data.phantom.render import render
 from common.data.phantom.reports import NOTHING, build_vocabulary, study_text
 from common.data.phantom.world import Study, another_view, draw_study
@@ -324,6 +325,12 @@ def test_faults_are_all_in_the_manifest(corpus: Path, tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match="already"):
         faults.plant_faults(tmp_path)
+
+
+def test_processes_may_write_the_same_file_at_once(tmp_path: Path) -> None:
+    with get_context("fork").Pool(4) as pool:
+        pool.starmap(write_whole, [(tmp_path / "phantom.json", b"{}")] * 2000, chunksize=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["phantom.json"]
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -144,9 +144,12 @@ def stable_uuid(*parts: object) -> str:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write through a neighbour and rename, so that a killed run leaves no half file."""
+    """Write through a neighbour and rename, so that a killed run leaves no half file.
+
+    Processes may write the same file at once: each has a neighbour of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     unfinished.write_bytes(data)
     unfinished.replace(path)
 

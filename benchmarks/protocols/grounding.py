@@ -42,7 +42,7 @@ class GroundingConfig:
     similarity: Literal["dot", "cosine"] = cite("dot", code="grounding script", ledger="G2")
     """Of patch and phrase."""
     smooth_sigma: float = cite(1.5, code="grounding script", ledger="G3")
-    """Deviation of the Gaussian, patches of the paper's grid of `GRID`; others in proportion."""
+    """Deviation of the Gaussian, patches of the paper's 14 x 14; other grids in proportion."""
     side: int = cite(224, code="grounding script")
     """Side of the maps that are judged, pixels."""
     thresholds: tuple[float, ...] = cite(

@@ -332,23 +332,20 @@ class Boxes:
     ) -> None:
         self.table, self.images, self.stretch, self.scale = table, images, stretch, scale
         self.paths = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
-        self.known: dict[str, NDArray[np.float32]] = {}
+        self.extents: dict[str, tuple[int, int]] = {}
 
     def extent(self, image_id: str) -> tuple[int, int]:
-        """Width and height of the original, pixels."""
-        return dimensions(self.table.root / self.paths[image_id])
+        """Width and height of the original, pixels; read once."""
+        if image_id not in self.extents:
+            self.extents[image_id] = dimensions(self.table.root / self.paths[image_id])
+        return self.extents[image_id]
 
     def shares(self, image_id: str) -> NDArray[np.float32]:
-        """(n, 4) centre and size of the image's boxes, as shares of the square; kept once known.
+        """(n, 4) centre and size of the image's boxes, as shares of the square.
 
         Raises:
             DataError: If a box has its centre outside the image.
         """
-        if image_id not in self.known:
-            self.known[image_id] = self._measured(image_id)
-        return self.known[image_id]
-
-    def _measured(self, image_id: str) -> NDArray[np.float32]:
         found: Sequence[Box] = self.table.boxes.get(image_id, ())
         if not found:
             return np.zeros((0, 4), np.float32)

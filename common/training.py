@@ -22,6 +22,7 @@ from accelerate.utils import (
     send_to_device,
     set_seed,
 )
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm.auto import tqdm
@@ -132,6 +133,8 @@ class Run:
             signal.signal(number, handler)
         for tracker in self.accelerator.trackers:
             tracker.finish()
+        if self.is_main:
+            self.lock.release()
 
     @property
     def is_main(self) -> bool:
@@ -149,8 +152,16 @@ class Run:
         return (self.out / "provenance.json").is_file()
 
     def _claim_folder(self) -> None:
-        """Write `run.json`, or check that the one there asks for the same run."""
+        """Lock the folder; write `run.json`, or check that the one there asks for the same run."""
         self.out.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.out / ".lock", blocking=False)  # ends with the process
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise TrainingError(
+                f"{self.out} is being trained in by another process; wait for it, or give another "
+                "--out"
+            ) from None
         path = self.out / "run.json"
         if path.is_file():
             there, here = json.loads(path.read_text()), json.loads(json.dumps(self.resolved))

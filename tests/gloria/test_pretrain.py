@@ -142,6 +142,21 @@ def test_another_configuration_does_not_resume_a_run(corpus: Path, tmp_path: Pat
         pass
 
 
+def test_two_processes_do_not_train_in_one_folder(corpus: Path, tmp_path: Path) -> None:
+    cfg = small(corpus, tmp_path)
+    with Run(cfg, name="x"):
+        second = subprocess.run(
+            **python("gloria/pretrain.py", *flags(corpus, tmp_path, 2)),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert second.returncode == 1
+        assert "another process" in second.stderr.splitlines()[-1]
+    with Run(cfg, name="x"):  # left free
+        pass
+
+
 def test_more_processes_or_batches_than_pairs_are_refused(corpus: Path, tmp_path: Path) -> None:
     cfg = replace(small(corpus, tmp_path), optim=replace(PHANTOM.optim, batch_size=4000))
     with pytest.raises(TrainingError, match="fewer than one optimiser step"):

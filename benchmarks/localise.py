@@ -15,6 +15,7 @@ from benchmarks.downstream import describe_split
 from benchmarks.job import DENSE, Args, Outcome, share_of
 from benchmarks.models import MODELS
 from benchmarks.protocols import detection, grounding, regions, segmentation, upernet
+from benchmarks.protocols.frozen import maps_of
 from common.config import to_dict
 from common.data import load, load_tables, ms_cxr, object_cxr, splits
 from common.data.prepare import DecodedImages, Images, open_prepared
@@ -22,6 +23,7 @@ from common.data.records import RecordTable
 from common.data.tables import DataError
 from common.interface import Encoder
 from common.metrics import bootstrap_mean
+from common.training import channels_last
 from lrclr.model import LRCLR
 
 UPERNET = {"siim": "siim/maco-v1"}
@@ -91,11 +93,14 @@ def segment(args: Args, model: Encoder) -> Outcome:
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, data.described)
     positive = positives_of(scans, test)
+    backbone, maps = channels_last(model.backbone), None
+    if segmentation.is_frozen(recipe):
+        maps = maps_of(backbone, scans.inputs, segmentation.STAGES, keep=True)
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
-        net = segmentation.fit(model.backbone, scans, chosen, valid, recipe, seed=args.seed)
+        net = segmentation.fit(backbone, scans, chosen, valid, recipe, seed=args.seed, maps=maps)
         size = recipe.batch_siim if name == "siim" else recipe.batch_rsna
-        scores = segmentation.evaluate(net, scans, test, batch=size)
+        scores = segmentation.evaluate(net, scans, test, batch=size, maps=maps)
         kept[f"dice_{share:g}"] = scores.dice
         out.cells += dice_cells(name, scores.dice, positive, share)
         out.cells.append(Cell(name, "dice_batch_mean", scores.batch_mean, len(test), share))
@@ -256,11 +261,16 @@ def detect(args: Args, model: Encoder) -> Outcome:
     kept: dict[str, np.ndarray] = {"test_ids": np.array(test)}
     out = Outcome(protocol, [], kept, there.described)
     truth = [data.corners(i) for i in test]
+    backbone, maps = channels_last(model.backbone), None
+    if recipe.batchnorm == "eval":
+        maps = maps_of(backbone, data.inputs, detection.STAGES, keep=True)
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, there.table, share)
         few = share == FRACTIONS[0]
-        net = detection.fit(model.backbone, data, chosen, valid, recipe, few=few, seed=args.seed)
-        found = detection.detections_of(net, data, test, recipe.size)
+        net = detection.fit(
+            backbone, data, chosen, valid, recipe, few=few, seed=args.seed, maps=maps
+        )
+        found = detection.detections_of(net, data, test, recipe.size, maps)
         for metric, skip in (("map", "none"), ("map_released", "released")):
             value = detection.mean_precision(found, truth, ious=recipe.ious, skip=skip)
             out.cells.append(Cell(name, metric, value, len(test), share))

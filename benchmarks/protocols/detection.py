@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
 from benchmarks.protocols.average_precision import IOUS, mean_precision
-from benchmarks.protocols.frozen import FrozenMaps
+from benchmarks.protocols.frozen import FrozenMaps, maps_of, stages
 from benchmarks.protocols.segmentation import shuffled_batches, to_input
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite, released
@@ -42,6 +42,8 @@ ANCHORS = (
 ANCHOR_SIZE = 416
 ATTRIBUTES = 6
 """Of a box: offset x, y, log size w, h, objectness, the one class."""
+STAGES = (2, 3, 4)
+"""Of the ResNet."""
 NEAR = 0.5
 """Anchors that overlap a box more than this are no negatives."""
 BOX_WEIGHT, NEGATIVE_WEIGHT = 2.5, 0.5
@@ -118,9 +120,9 @@ class PhantomDetection(MgcaDetection):
     lr: float = cite(2e-3, note="small")
     lr_few_rsna: float = cite(2e-3, note="small")
     lr_few_object_cxr: float = cite(2e-3, note="small")
-    epochs: int = cite(15, note="small")
-    epoch_steps: int | None = cite(20, note="a pass over 1 % of the phantom is three batches")
-    patience: int = cite(15, note="none: first epochs may find nothing, and all tie at 0")
+    epochs: int = cite(6, note="small")
+    epoch_steps: int | None = cite(50, note="a pass over 1 % of the phantom is three batches")
+    patience: int = cite(6, note="none: first epochs may find nothing, and all tie at 0")
 
 
 RECIPES = {
@@ -174,10 +176,7 @@ class YOLOv3(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """(B, 1, S, S) to the encoder's maps at strides 8, 16 and 32."""
-        found = self.backbone.forward_intermediates(
-            images.expand(-1, 3, -1, -1), indices=[2, 3, 4], intermediates_only=True
-        )
-        return list(found)
+        return stages(self.backbone, images, STAGES)
 
     def decode(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps to raw outputs (B, 18, H, W) at strides 32, 16 and 8."""
@@ -413,8 +412,12 @@ def fit(
     *,
     few: bool,
     seed: int,
+    maps: FrozenMaps | None = None,
 ) -> YOLOv3:
-    """Train the head on the frozen encoder; the best epoch on the validation part is kept."""
+    """Train the head on the frozen encoder; the best epoch on the validation part is kept.
+
+    `maps` are the encoder's, where several fits share them.
+    """
     torch.manual_seed(seed)
     device, generator = device_of(backbone), np.random.default_rng(seed)
     net = channels_last(YOLOv3(copy.deepcopy(backbone), recipe.width).to(device))
@@ -427,7 +430,7 @@ def fit(
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
     )
-    maps = maps_of(net, data, keep=recipe.batchnorm == "eval")
+    maps = maps or maps_of(net.backbone, data.inputs, STAGES, keep=recipe.batchnorm == "eval")
     best, best_state, waited = -math.inf, net.state_dict(), 0
     for _ in tqdm(range(recipe.epochs), desc=f"detection, {len(train)} images", unit="epoch"):
         net.train()
@@ -450,19 +453,13 @@ def fit(
     return net.eval()
 
 
-def maps_of(net: YOLOv3, data: Boxes, *, keep: bool) -> FrozenMaps:
-    """The encoder's maps; `keep` where it does not change."""
-    device = device_of(net)
-    return FrozenMaps(lambda ids: net.encode(data.inputs(ids).to(device)), keep=keep)
-
-
 @torch.no_grad()
 def detections_of(
     net: YOLOv3, data: Boxes, ids: Sequence[str], size: int, maps: FrozenMaps | None = None
 ) -> list[Tensor]:
     """Detections of each image after suppression."""
     net.eval()
-    maps = maps or maps_of(net, data, keep=False)
+    maps = maps or maps_of(net.backbone, data.inputs, STAGES, keep=False)
     found: list[Tensor] = []
     for start in range(0, len(ids), 64):
         outputs = net.decode(maps(ids[start : start + 64]))

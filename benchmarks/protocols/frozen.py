@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from benchmarks.downstream import device_of
 
 LIMIT = 2 * 2**30
 """Bytes of maps that are kept; images beyond are encoded each time."""
@@ -43,3 +46,25 @@ class FrozenMaps:
                 self.kept |= fresh
         found = [self.kept[i] if i in self.kept else fresh[i] for i in ids]
         return [torch.cat(scale) for scale in zip(*found, strict=True)]
+
+
+def stages(backbone: Any, images: Tensor, numbers: Sequence[int]) -> list[Tensor]:
+    """A timm ResNet's maps of some stages, the finest first.
+
+    Args:
+        backbone: The encoder.
+        images: (B, 1, H, W).
+        numbers: 0, the stem, to 4, at strides of 2 to 32.
+    """
+    found = backbone.forward_intermediates(
+        images.expand(-1, 3, -1, -1), indices=list(numbers), intermediates_only=True
+    )
+    return list(found)
+
+
+def maps_of(
+    backbone: Any, inputs: Callable[[Sequence[str]], Tensor], numbers: Sequence[int], *, keep: bool
+) -> FrozenMaps:
+    """A ResNet's maps of images as `inputs` gives them; `keep` where they stay the same."""
+    device = device_of(backbone)
+    return FrozenMaps(lambda ids: stages(backbone, inputs(ids).to(device), numbers), keep=keep)

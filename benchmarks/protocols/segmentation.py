@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import device_of
-from benchmarks.protocols.frozen import FrozenMaps
+from benchmarks.protocols.frozen import FrozenMaps, maps_of, stages
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite, released
 from common.data import rsna, siim
@@ -34,6 +34,8 @@ from common.data.tables import DataError
 from common.training import channels_last
 
 Mask = NDArray[np.float32]
+STAGES = (0, 1, 2, 3, 4)
+"""Of the ResNet, its stem among them."""
 FOCAL_WEIGHT = 10.0
 """Of the focal term beside -log(dice), in GLoRIA's and MGCA's code."""
 
@@ -115,11 +117,11 @@ class PhantomSegmentation(MgcaSegmentation):
     size: int = cite(SIZES["segmentation/phantom"], note="what encoders of the phantom have seen")
     decoder: tuple[int, ...] = cite((64, 32, 16, 8, 8), note="small")
     batch_siim: int = cite(8, note="as published")
-    batch_rsna: int = cite(8, note="small")
-    lr: float = cite(2e-3, note="small")
-    epochs: int = cite(10, note="small")
-    epoch_steps: int | None = cite(30, note="a pass over 1 % is one to three batches")
-    patience: int = cite(5, note="small")
+    batch_rsna: int = cite(16, note="as published")
+    lr: float = cite(1e-3, note="small")
+    epochs: int = cite(5, note="small")
+    epoch_steps: int | None = cite(50, note="a pass over 1 % is one to three batches")
+    patience: int = cite(5, note="none")
 
 
 RECIPES = {
@@ -202,16 +204,13 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, 1, kernel_size=3, padding=1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 1, H, W) to maps, the coarsest first."""
-        found = self.backbone.forward_intermediates(
-            images.expand(-1, 3, -1, -1), indices=list(range(5)), intermediates_only=True
-        )
-        return list(found[::-1])
+        """(B, 1, H, W) to maps, the finest first."""
+        return stages(self.backbone, images, STAGES)
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps to logits (B, H, W)."""
-        x = maps[0]
-        for step, skip in zip(self.steps, [*maps[1:], None], strict=True):
+        *skips, x = maps
+        for step, skip in zip(self.steps, [*skips[::-1], None], strict=True):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = step(x if skip is None else torch.cat([x, skip], dim=1))
         return self.head(x)[:, 0]
@@ -332,8 +331,12 @@ def fit(
     recipe: MgcaSegmentation,
     *,
     seed: int,
+    maps: FrozenMaps | None = None,
 ) -> UNet:
-    """Train the decoder (or all of it); the best epoch on the validation part is kept."""
+    """Train the decoder (or all of it); the best epoch on the validation part is kept.
+
+    `maps` are the frozen encoder's of unturned images, where several fits share them.
+    """
     torch.manual_seed(seed)
     device, generator = device_of(backbone), np.random.default_rng(seed)
     net = channels_last(UNet(copy.deepcopy(backbone), recipe.decoder).to(device))
@@ -343,7 +346,7 @@ def fit(
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     optimizer = kind(parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
     size = recipe.batch_siim if scans.dataset == "siim" else recipe.batch_rsna
-    judged = maps_of(net, scans, keep=not whole and recipe.batchnorm == "eval")
+    maps = maps or maps_of(net.backbone, scans.inputs, STAGES, keep=is_frozen(recipe))
     best, best_state, waited = float("inf"), net.state_dict(), 0
     for _ in tqdm(range(recipe.epochs), desc=f"segmentation, {len(train)} images", unit="epoch"):
         net.train()
@@ -353,7 +356,7 @@ def fit(
             mixed_loss(net(images), masks, recipe.dice_term).backward()
             optimizer.step()
             optimizer.zero_grad()
-        scores = evaluate(net, scans, valid, batch=size, dice_term=recipe.dice_term, maps=judged)
+        scores = evaluate(net, scans, valid, batch=size, dice_term=recipe.dice_term, maps=maps)
         value = scores.loss if recipe.monitor == "loss" else -float(scores.dice.mean())
         best, best_state, waited = (
             (value, copy.deepcopy(net.state_dict()), 0)
@@ -366,10 +369,9 @@ def fit(
     return net.eval()
 
 
-def maps_of(net: UNet, scans: Scans, *, keep: bool) -> FrozenMaps:
-    """The encoder's maps of the unturned images; `keep` where it does not change."""
-    device = device_of(net)
-    return FrozenMaps(lambda ids: net.encode(scans.inputs(ids).to(device)), keep=keep)
+def is_frozen(recipe: MgcaSegmentation) -> bool:
+    """Whether the encoder gives an image the same maps before and after training."""
+    return recipe.train == "decoder" and recipe.batchnorm == "eval"
 
 
 @torch.no_grad()
@@ -384,7 +386,7 @@ def evaluate(
 ) -> Scores:
     """Dice of each image, the mean over batches of their means (released), and the loss."""
     net.eval()
-    maps = maps or maps_of(net, scans, keep=False)
+    maps = maps or maps_of(net.backbone, scans.inputs, STAGES, keep=False)
     dice, means, losses = [], [], []
     for start in range(0, len(ids), batch):
         chosen = ids[start : start + batch]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks.protocols.detection import (
     BOX_WEIGHT,
+    STAGES,
     Boxes,
     PhantomDetection,
     YOLOv3,
@@ -25,6 +26,7 @@ from benchmarks.protocols.detection import (
     scale_loss,
     suppressed,
 )
+from benchmarks.protocols.frozen import maps_of
 from common.data import load, object_cxr
 from common.data.phantom.writers import write_corpus
 from common.data.prepare import DecodedImages
@@ -148,3 +150,12 @@ def test_the_head_learns_on_a_frozen_encoder(tmp_path: Path) -> None:
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value)
     assert evaluate(net, data, ids, recipe) > 0.3
+
+    short, shared = (
+        replace(recipe, epochs=3),
+        maps_of(backbone.eval(), data.inputs, STAGES, keep=True),
+    )
+    own = fit(backbone, data, ids, ids, short, few=False, seed=0)
+    for _ in range(2):  # the second finds its maps there
+        other = fit(backbone, data, ids, ids, short, few=False, seed=0, maps=shared)
+        torch.testing.assert_close(other.state_dict(), own.state_dict())

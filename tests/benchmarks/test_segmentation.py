@@ -12,7 +12,9 @@ import pytest
 import timm
 import torch
 
+from benchmarks.protocols.frozen import maps_of
 from benchmarks.protocols.segmentation import (
+    STAGES,
     MgcaSegmentation,
     PhantomSegmentation,
     Scans,
@@ -154,3 +156,12 @@ def test_the_decoder_learns_on_a_frozen_encoder(scans: dict[str, Scans]) -> None
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(net.backbone.state_dict()[name], value)
     assert evaluate(net, data, ids, batch=8).dice.mean() > 0.5
+
+    short, shared = (
+        replace(recipe, epochs=3),
+        maps_of(backbone.eval(), data.inputs, STAGES, keep=True),
+    )
+    own = fit(backbone, data, ids, ids, short, seed=0)
+    for _ in range(2):  # the second finds its maps there
+        other = fit(backbone, data, ids, ids, short, seed=0, maps=shared)
+        torch.testing.assert_close(other.state_dict(), own.state_dict())

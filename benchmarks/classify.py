@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.core import Cell
+from benchmarks.core import Cell, NotRunnable
 from benchmarks.downstream import Downstream
 from benchmarks.findings import zero_shot_findings
 from benchmarks.job import Args, Outcome, share_of, splits_of
@@ -85,6 +85,8 @@ def both_classes(data: Downstream, part: str, ids: tuple[str, ...]) -> np.ndarra
 
 def finetuned(args: Args, model: Encoder) -> Outcome:
     """Fine-tuning at every label fraction: mean AUROC, and that of each label."""
+    if not hasattr(model.backbone, "num_features"):
+        raise NotRunnable("its image encoder is none of timm's, whose features are fine-tuned")
     protocol = f"finetune/{args.finetune}"
     data, recipe = (
         Downstream(args.dataset, args.data_root, size=model.size, split=args.split),
@@ -132,7 +134,9 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
     )
     words = RSNA if args.dataset == "rsna" else VOCABULARIES[cfg.vocabulary]
     prompts = draw_prompts(words, n=cfg.n, seed=cfg.seed)
-    valid, test = calibration.ids("valid"), data.ids("test")
+    test = data.ids("test")
+    tested = set(test)  # another draw of 5x200 meets the validation part
+    valid = tuple(i for i in calibration.ids("valid") if i not in tested)
 
     def scores_of(part: Downstream, ids: tuple[str, ...]) -> np.ndarray:
         scores = zero_shot.class_scores(model, part, ids, prompts, cfg)
@@ -153,7 +157,12 @@ def zero_shot_classification(args: Args, model: Predictor) -> Outcome:
         rates = binary_rates(targets[:, 0], scores[:, 0] >= cut)
         cells += _rates(args.dataset, rates, len(test), None)
     kept = {"test_ids": np.array(test), "test_targets": targets, "test_scores": scores}
-    details = {"thresholds": cuts, "prompts": prompts, "settings": config.to_dict(cfg)}
+    details = {
+        "thresholds": cuts,
+        "calibration_images": len(valid),
+        "prompts": prompts,
+        "settings": config.to_dict(cfg),
+    }
     return Outcome("zero_shot/gloria", cells, kept, splits_of(data, calibration), details)
 
 

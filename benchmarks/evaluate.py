@@ -18,11 +18,12 @@ import numpy as np
 import tyro
 
 from benchmarks.classify import finetuned, image_to_report, linear, zero_shot_classification
-from benchmarks.core import SCHEMA, Evaluation, NotRunnable, result_path
+from benchmarks.core import DENSE_TASKS, SCHEMA, Evaluation, NotRunnable, result_path
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment, select_regions
 from benchmarks.models import MODELS, PRESET, settings
+from benchmarks.tasks import DENSE_SIZES
 from benchmarks.weights import other_settings, ready
 from common import config
 from common.checkpoint import CheckpointError
@@ -128,6 +129,9 @@ def main() -> None:
         raise SystemExit(f"error: unknown model {args.model!r}; choose one of: {', '.join(MODELS)}")
     if args.dataset not in DATASETS_OF[args.task]:
         raise SystemExit(f"error: {args.task} runs on {', '.join(DATASETS_OF[args.task])}")
+    if args.task in DENSE_TASKS and f"{args.task}/{args.recipe}" not in DENSE_SIZES:
+        known = [name.partition("/")[2] for name in DENSE_SIZES if name.startswith(args.task)]
+        raise SystemExit(f"error: --recipe of {args.task} is one of {', '.join(known)}")
     try:
         print(run(args))
     except (CheckpointError, DataError, OSError) as error:

@@ -200,21 +200,20 @@ class KadOperations(v2.RandAugment):
         self._AUGMENTATION_SPACE = {name: how for name, how in every if name not in left_out}
 
 
-def kad_input(pixels: NDArray[np.uint8], *, train: bool) -> Tensor:
-    """(B, S, S) whole images to (B, 3, S, S) with ImageNet's statistics; augmented in training.
+def kad_input(pixels: NDArray[np.uint8], *, train: bool, side: int = 0) -> Tensor:
+    """(B, S, S) whole images to (B, 3, side, side) with ImageNet's statistics.
 
-    Crops of 20 to 100 % (bicubic), flips, `KadOperations`; drawn with torch's generator.
+    Augmented in training: crops of 20 to 100 % (bicubic), flips, `KadOperations`; drawn with
+    torch's generator. Without `side` the images keep theirs.
     """
     images = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
+    side, cubic = side or images.shape[-1], v2.InterpolationMode.BICUBIC
+    if not train and side != images.shape[-1]:
+        images = v2.functional.resize(images, [side, side], interpolation=cubic, antialias=True)
     if train:
         steps = v2.Compose(
             [
-                v2.RandomResizedCrop(
-                    images.shape[-1],
-                    scale=(0.2, 1.0),
-                    interpolation=v2.InterpolationMode.BICUBIC,
-                    antialias=True,
-                ),
+                v2.RandomResizedCrop(side, scale=(0.2, 1.0), interpolation=cubic, antialias=True),
                 v2.RandomHorizontalFlip(),
                 KadOperations(),
             ]
@@ -233,7 +232,10 @@ def input_of(
 ) -> Tensor:
     """Network input of the recipe; with a generator, for training."""
     if recipe.augment == "kad":
-        return kad_input(pixels, train=generator is not None).to(device_of(model.backbone))
+        patches = getattr(model.backbone, "patch_embed", None)  # a ViT knows one size alone
+        side = patches.img_size[0] if patches else 0
+        images = kad_input(pixels, train=generator is not None, side=side)
+        return images.to(device_of(model.backbone))
     return model.normalise(pixels, generator=generator)
 
 

@@ -32,7 +32,7 @@ class Verify:
     decode: bool = True
     """Decode every image instead of reading headers only."""
     workers: int = 2
-    """Processes."""
+    """Threads."""
 
     def run(self) -> int:
         """Print the report."""
@@ -125,6 +125,9 @@ def main() -> int:
         return command.run()
     except (DataError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again\n")
+        return 130
 
 
 if __name__ == "__main__":

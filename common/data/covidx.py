@@ -76,7 +76,8 @@ def read_list(path: Path, part: str) -> pd.DataFrame:
         if label in BINARY:
             raise DataError(
                 f"{path}: line {number} says {label!r}: a binary list has no three classes; use an "
-                "A list, for instance train_COVIDx9A.txt"
+                "A list, for instance train_COVIDx9A.txt (whose first version said positive for "
+                "COVID-19 on 943 lines: take the corrected one)"
             )
         if label not in LISTED_AS or len(words) + name_at < 1:
             raise DataError(

@@ -160,12 +160,13 @@ def siim_inventory(data_root: Path) -> list[Inventory]:
     positive = rows[rows["rle"] != ""]
     ends = positive["rle"].map(lambda rle: sum(map(int, rle.split())))
     found.mask_ends = ends.groupby(positive["ImageId"]).max().to_dict()
-    found.counts = {
+    measured = {
         "label_rows": len(rows),
         "images": len(ids),
         "positive_images": positive["ImageId"].nunique(),
         "annotations": len(positive),
     }
+    found.counts = {f"{table.name.partition('.')[0]} {name}": n for name, n in measured.items()}
     return [found]
 
 
@@ -177,15 +178,15 @@ def covidx_inventory(data_root: Path) -> list[Inventory]:
         part: covidx.read_list(path, part) for part, path in zip(covidx.PARTS, tables, strict=True)
     }
     both = pd.concat(rows.values(), ignore_index=True)
-    found = Inventory("covidx", home, tables, _unique(both))
+    found = Inventory("covidx", home, tables, _unique(both), opaque_alpha=True)
     for path, part in zip(tables, rows.values(), strict=True):
         found.repeated(path, part["image_id"][part["image_id"].duplicated()])
     for name in sorted(set(rows["train"]["patient_id"]) & set(rows["test"]["patient_id"])):
         detail = "this patient is in the training list too"
         found.faults.append(("patient_in_two_splits", tables[1], name, detail))
-    for part, listed in rows.items():
-        found.counts[f"{part}_images"] = len(listed)
-        found.counts[f"{part}_patients"] = listed["patient_id"].nunique()
+    for path, listed in zip(tables, rows.values(), strict=True):
+        found.counts[f"{path.stem} lines"] = len(listed)
+        found.counts[f"{path.stem} patients"] = listed["patient_id"].nunique()
     return [found]
 
 
@@ -298,12 +299,14 @@ def open_i_inventory(data_root: Path) -> list[Inventory]:
         found.repeated(projections, pd.Series(again, dtype=str))
     else:
         found.repeated(found.tables[0], images["image_id"][images["image_id"].duplicated()])
-    found.counts = {
+    measured = {
         "images": len(images),
         "reports": len(reports),
         "findings": int((reports["section_findings"] != "").sum()),
         "impression": int((reports["section_impression"] != "").sum()),
     }
+    kind = "kaggle " if projections.is_file() else ""
+    found.counts = {f"{kind}{name}": n for name, n in measured.items()}
     return [found]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from shapely import Polygon
+from shapely import LineString, Polygon
 from shapely.ops import polylabel
 
 from common.data.records import Box, RecordTable, assemble
@@ -33,7 +33,7 @@ ROOTS: tuple[str, ...] = ("object-CXR", "object-cxr", "Object-CXR", "objectcxr",
 PARTS = ("train", "dev", "test")
 SUFFIXES = (".jpg",)
 LABEL = "Foreign Object"
-LEAST = {"0": 4, "1": 4, "2": 6}
+LEAST = {"0": 4, "1": 4, "2": 4}
 """Numbers that a shape needs, by type; a box has just these."""
 Polygons = Literal["corners", "released"]
 WIDENED, TOLERANCE = 100, 10
@@ -108,7 +108,7 @@ def boxes_of(annotation: str, *, polygons: Polygons = "corners") -> tuple[Box, .
 
 
 def _around_pole(corners: Sequence[tuple[float, float]]) -> Box:
-    outline = Polygon(corners)
+    outline = Polygon(corners) if len(corners) > 2 else LineString(corners)
     pole = polylabel(outline.buffer(WIDENED), TOLERANCE)
     left, top, right, bottom = outline.bounds
     half_width = max(pole.x - left, right - pole.x)

@@ -1,7 +1,7 @@
 """Decode once: resized 8-bit images, sections and labels of a data set as Arrow shards.
 
 `<data root>/prepared/<dataset>-<size>/` holds `shard-*.arrow` (readable with `datasets`),
-`plan.json` (which images go where) and, once complete, `manifest.json` (hashes, exclusions). A
+`plan.json` (what it is made from) and, once complete, `manifest.json` (hashes, exclusions). A
 killed `prepare` goes on where it stopped: a shard exists only when it is whole.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -26,9 +27,13 @@ from common.data.images import read_grey, resize_and_pad
 from common.data.records import COLUMNS, Exclusions, RecordTable
 from common.data.tables import DataError, sha256
 
+log = logging.getLogger(__name__)
+
 SHARD = 512
 LABEL = "label_"
 VERSION = 1
+ABSENT = ("missing_file", "zero_byte", "no_report")
+"""Reasons that end with a complete download; the tables do not change then."""
 
 
 class Images(Protocol):
@@ -120,7 +125,7 @@ def prepared_folder(data_root: Path, dataset: str, size: int) -> Path:
 def open_prepared(
     data_root: Path, dataset: str, size: int, *, table_sha256: str
 ) -> PreparedImages | None:
-    """The prepared form if it is complete, else None.
+    """The prepared form if it is complete, else None; warns of what was absent when it was made.
 
     Args:
         data_root: Folder of the corpora.
@@ -129,19 +134,25 @@ def open_prepared(
         table_sha256: Of the tables that are there now.
 
     Raises:
-        DataError: If it was made from other tables: its labels and reports may differ.
+        DataError: If it was made from other tables: its labels may differ.
     """
     folder = prepared_folder(data_root, dataset, size)
     if not (folder / "manifest.json").is_file():
         return None
     prepared = PreparedImages(folder)
     before = prepared.manifest["table_sha256"]
+    again = (
+        f"run `python -m common.data prepare --dataset {dataset} --size {size} "
+        f"--data-root {data_root}` again"
+    )
     if before != table_sha256:
         raise DataError(
             f"{folder} was prepared from other tables ({before[:12]}) than those of {data_root} "
-            f"({table_sha256[:12]}); run `python -m common.data prepare --dataset {dataset} "
-            f"--size {size} --data-root {data_root}` again"
+            f"({table_sha256[:12]}); {again}"
         )
+    absent = {k: n for k, n in prepared.manifest["excluded"].items() if k in ABSENT}
+    if absent:
+        log.warning("%s was made without %s; if they are there now, %s", folder, absent, again)
     return prepared
 
 
@@ -193,9 +204,7 @@ def prepare(table: RecordTable, data_root: Path, *, size: int, workers: int = 2)
         _write_json(folder / "plan.json", plan)
     if (folder / "manifest.json").is_file() and not _forget_failures(folder):
         return folder
-    parts = [
-        table.select(table.frame["image_id"][i : i + SHARD]) for i in range(0, len(table), SHARD)
-    ]
+    parts = [table.rows(slice(i, i + SHARD)) for i in range(0, len(table), SHARD)]
     shards = {folder / f"shard-{k:05d}.arrow": part for k, part in enumerate(parts)}
     todo = {path: part for path, part in shards.items() if not path.is_file()}
     with (
@@ -203,10 +212,13 @@ def prepare(table: RecordTable, data_root: Path, *, size: int, workers: int = 2)
         tqdm(total=len(table), unit="image", desc=f"prepare {table.dataset} at {size}") as bar,
     ):
         bar.update(sum(len(part) for path, part in shards.items() if path not in todo))
-        for job in as_completed(
-            [pool.submit(_write_shard, part, path, size) for path, part in todo.items()]
-        ):
-            bar.update(job.result())
+        jobs = [pool.submit(_write_shard, part, path, size) for path, part in todo.items()]
+        try:
+            for job in as_completed(jobs):
+                bar.update(job.result())
+        except BaseException:  # Ctrl-C or a full disk: only what has begun is waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     _write_manifest(table, folder, sorted(shards), plan)
     return folder
 

@@ -168,14 +168,18 @@ class RecordTable:
                 f"{len(unknown)} image ids are not in {self.dataset} under {self.root} "
                 f"(first: {unknown[:EXAMPLES]}); was the split made from another table?"
             )
-        rows = [position[name] for name in ids]
+        return self.rows([position[name] for name in ids])
+
+    def rows(self, which: slice | Sequence[int]) -> RecordTable:
+        """The rows in these positions; nothing counts as excluded."""
+        frame = self.frame.iloc[which].reset_index(drop=True)
         return RecordTable(
             self.dataset,
             self.root,
-            self.frame.iloc[rows].reset_index(drop=True),
-            self.labels.iloc[rows].reset_index(drop=True),
+            frame,
+            self.labels.iloc[which].reset_index(drop=True),
             Exclusions(),
-            len(ids),
+            len(frame),
             self.table_sha256,
             self.boxes,
         )

@@ -12,6 +12,7 @@ is their union. Negatives are marked `-1`, in the first release ` -1`; its colum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,9 @@ def read_rows(path: Path) -> pd.DataFrame:
 def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     """The labelled images, one row each; the label is `Pneumothorax`.
 
-    Extra columns: `rles`, the image's run lengths joined by `;`, and `rows`, its row numbers in the
-    table. `patient_id` is the image id: the real one is in the DICOM headers alone.
+    Repeated rows and images without a row are counted. Extra columns: `rles`, the image's run
+    lengths joined by `;`, and `rows`, its row numbers in the table. `patient_id` is the image id:
+    the real one is in the DICOM headers alone.
 
     Args:
         data_root: Folder that holds one of `ROOTS`.
@@ -114,7 +116,8 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     """
     home = find_home(data_root)
     path = table_of(home)
-    rows = read_rows(path).drop_duplicates()  # `verify` names repeated rows
+    every = read_rows(path)
+    rows = every.drop_duplicates()
     numbers = pd.Series(rows.index.astype(str), index=rows.index)
     images = rows.groupby("ImageId", sort=False)["rle"].agg(";".join).reset_index()
     order = numbers.groupby(rows["ImageId"], sort=False).agg(" ".join).to_numpy()
@@ -132,7 +135,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         }
     )
     labels = pd.DataFrame({"Pneumothorax": (images["rle"] != "").astype("float32")})
-    return assemble(
+    table = assemble(
         frame,
         labels,
         dataset="siim",
@@ -140,6 +143,9 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         table_sha256=table_sha256(path),
         suffixes=(SUFFIX, ".png") if check_files else (),
     )
+    table.exclusions.add("duplicate", every["ImageId"][every.duplicated()])
+    table.exclusions.add("unlabelled", unlabelled(home, ids) if check_files else ())
+    return replace(table, rows_in=len(table) + table.exclusions.total())
 
 
 def image_paths(home: Path, ids: pd.Series) -> pd.Series:
@@ -167,10 +173,9 @@ def mirrored(home: Path) -> dict[str, str]:
 
 
 def unlabelled(home: Path, ids: pd.Series) -> list[str]:
-    """Images outside `TRAIN` without a row: the challenge's test images."""
+    """Images without a row: the challenge's test images, and 37 among those for training."""
     known = set(ids)
-    files = sorted(files_below(home, (SUFFIX,)))
-    return [f for f in files if not f.startswith(f"{TRAIN}/") and Path(f).stem not in known]
+    return [f for f in sorted(files_below(home, (SUFFIX,))) if Path(f).stem not in known]
 
 
 def side_of(table: RecordTable) -> int:

@@ -98,11 +98,11 @@ class Split:
         """The rows of one part, in the split's order; ids without a row count as `not_in_table`.
 
         Raises:
-            KeyError: If there is no such part.
-            DataError: If the table has none of its images, or is of another dataset.
+            DataError: If there is no such part, the table has none of its images, or is of another
+                dataset.
         """
         if part not in self.parts:
-            raise KeyError(f"{self.id} has no part {part!r}; it has {', '.join(self.parts)}")
+            raise DataError(f"{self.id} has no part {part!r}; it has {', '.join(self.parts)}")
         known = set(table.frame["image_id"].tolist())
         absent = [name for name in self.parts[part] if name not in known]
         if self.dataset != table.dataset or len(absent) == len(self.parts[part]):
@@ -198,8 +198,8 @@ def fraction(
         share: In (0, 1]; the result has round(share * len(ids)) ids, at least one.
         seed: Of the draw.
         rule: `nested`: in the order of a hash of (seed, patient id), so that 1% lies within 10% and
-            a patient's images stay together; `sample`: pandas' `sample(frac)`, as in GLoRIA and
-            MGCA (seed 42).
+            a patient's images stay together, but for the one at the cut; `sample`: pandas'
+            `sample(frac)`, as in GLoRIA and MGCA (seed 42).
 
     Raises:
         ValueError: If the share or the rule is unknown.

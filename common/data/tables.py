@@ -141,21 +141,26 @@ def table_sha256(*paths: Path) -> str:
 def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
     """Relative POSIX path to size in bytes of every file below `root` with one of `suffixes`.
 
-    One walk. Folders linked from elsewhere are entered, each once; a link to nothing is listed: its
-    reader will say what is wrong. Names compare case-sensitively, suffixes do not.
+    One walk. Linked folders are entered, unless they lead back to where the walk came from; a link
+    to nothing is listed: its reader will say what is wrong. Names compare case-sensitively,
+    suffixes do not.
 
     Raises:
         DataError: If a folder cannot be read.
     """
     found: dict[str, int] = {}
     wanted = tuple(suffix.lower() for suffix in suffixes)
-    home, entered = root.resolve(), set[Path]()
+    left_at: dict[str, tuple[Path, ...]] = {}  # real folders whose links led to a folder
     for folder, below, names in os.walk(root, followlinks=True, onerror=_unreadable):
-        for link in [name for name in below if Path(folder, name).is_symlink()]:
-            target = Path(folder, link).resolve()
-            if target in entered or target.is_relative_to(home):  # walked already, or in its turn
-                below.remove(link)
-            entered.add(target)
+        behind = left_at.pop(folder, ())
+        for path in [Path(folder, name) for name in below]:
+            if not path.is_symlink():
+                left_at |= {str(path): behind} if behind else {}
+                continue
+            places = (*behind, Path(folder).resolve())
+            if any(place.is_relative_to(path.resolve()) for place in places):
+                below.remove(path.name)
+            left_at[str(path)] = places
         for name in names:
             if name.lower().endswith(wanted):
                 path = Path(folder, name)

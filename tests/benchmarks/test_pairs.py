@@ -178,6 +178,8 @@ def test_kad_input_keeps_whole_images_and_draws_for_each() -> None:
     assert plain.shape == (4, 3, 32, 32)
     wanted = (pixels[0, 0, 0] / 255 - 0.485) / 0.229
     assert plain[0, 0, 0, 0].item() == pytest.approx(wanted, abs=1e-5)
+    for train in (False, True):  # a ViT's own size
+        assert finetune.kad_input(pixels, train=train, side=24).shape == (4, 3, 24, 24)
     torch.manual_seed(0)
     same = np.repeat(pixels[:1], 8, axis=0)
     drawn = finetune.kad_input(same, train=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.core import Evaluation, parse_seeds
+from benchmarks import evaluate
+from benchmarks.classify import finetuned
+from benchmarks.core import Evaluation, NotRunnable, parse_seeds
+from benchmarks.job import Args as Job
 from benchmarks.models import GLORIA, RANDOM
 from benchmarks.reproduce import Args, check_runs, drop_outdated, results_name
 
@@ -57,3 +61,19 @@ def test_another_linear_protocol_has_results_of_its_own() -> None:
     assert results_name(Args(corpus="real", probe="linear/cached-features")) == (
         "results-cached-features"
     )
+
+
+def test_a_recipe_of_another_task_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "evaluate detection --model random --dataset rsna --recipe gloria"
+    monkeypatch.setattr("sys.argv", words.split())
+    with pytest.raises(SystemExit, match="--recipe of detection is one of phantom, mgca"):
+        evaluate.main()
+
+
+def test_an_encoder_that_is_not_timm_s_is_not_fine_tuned() -> None:
+    class Foreign:
+        backbone = object()
+
+    model: Any = Foreign()
+    with pytest.raises(NotRunnable, match="none of timm's"):
+        finetuned(Job(task="finetune", model="chexzero", dataset="nih"), model)

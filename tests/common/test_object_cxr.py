@@ -45,6 +45,12 @@ def test_golden_boxes() -> None:
             assert least.height <= box.height
 
 
+def test_a_polygon_of_two_points_has_a_box() -> None:
+    assert object_cxr.boxes_of("2 10 10 50 60") == (Box(10, 10, 40, 50, "Foreign Object"),)
+    around = object_cxr.boxes_of("2 10 10 50 60", polygons="released")[0]
+    assert around.width >= 40
+
+
 def test_no_annotation_is_no_object(tmp_path: Path) -> None:
     write(tmp_path, "")
     table = object_cxr.load(tmp_path)
@@ -52,7 +58,7 @@ def test_no_annotation_is_no_object(tmp_path: Path) -> None:
     assert not table.boxes
 
 
-@pytest.mark.parametrize("shape", ["3 1 2 3 4", "0 1 2 3", "2 1 2 3 4", "0 5 5 5 9", "0 a 2 3 4"])
+@pytest.mark.parametrize("shape", ["3 1 2 3 4", "0 1 2 3", "2 1 2", "0 5 5 5 9", "0 a 2 3 4"])
 def test_malformed_shapes_are_refused(tmp_path: Path, shape: str) -> None:
     write(tmp_path, shape)
     with pytest.raises(DataError, match=r"train\.csv: data row 1"):

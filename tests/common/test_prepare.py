@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +107,31 @@ def test_the_manifest_accounts_for_every_row(table: RecordTable, tmp_path: Path)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["rows_in"] == manifest["rows_out"] + sum(manifest["excluded"].values())
     assert set(manifest["shards"]) == {p.name for p in folder.glob("shard-*.arrow")}
+
+
+def _first_fails(part: RecordTable, path: Path, size: int) -> int:
+    if path.name == "shard-00000.arrow":
+        raise OSError(28, "No space left on device")
+    time.sleep(0.1)
+    path.touch()
+    return len(part)
+
+
+def test_a_full_disk_ends_prepare_at_once(
+    table: RecordTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARD", 1)
+    monkeypatch.setattr(module, "_write_shard", _first_fails)
+    many = table.rows([k % 5 for k in range(5)])
+    with pytest.raises(OSError, match="No space"):
+        prepare(many, tmp_path, size=32, workers=1)
+    assert len(list((tmp_path / "prepared").rglob("shard-*.arrow"))) < 4
+
+
+def test_what_a_download_lacked_is_said(
+    table: RecordTable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(table.where(table.frame["image_id"] != "i0", "missing_file"), tmp_path, size=32)
+    open_prepared(tmp_path, "made_up", 32, table_sha256=table.table_sha256)
+    assert "made without {'missing_file': 1}" in caplog.text
+    assert "prepare --dataset made_up --size 32" in caplog.text

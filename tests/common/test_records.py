@@ -152,6 +152,21 @@ def test_files_below_follows_links_once(tmp_path: Path) -> None:
     assert files_below(home, (".png",)) == {"files/train/a.png": 2}
 
 
+def test_files_below_follows_links_inside_and_those_of_one_folder(tmp_path: Path) -> None:
+    """Both parts of COVIDx may be links to one folder; folders that link each other end."""
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.png").write_bytes(b"1")
+    for part in ("train", "test"):
+        (tmp_path / part).symlink_to("all")
+    assert set(files_below(tmp_path, (".png",))) == {"all/a.png", "train/a.png", "test/a.png"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "all" / "to_other").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "to_all").symlink_to(tmp_path / "all")
+    names = set(files_below(tmp_path, (".png",)))
+    assert "other/to_all/a.png" in names
+    assert not any("to_other/to_all" in name for name in names)
+
+
 def test_policies_map_four_states() -> None:
     frame = pd.DataFrame(
         {"Edema": [1.0, 0.0, -1.0, np.nan], "Cardiomegaly": [1.0, 0.0, -1.0, np.nan]}

@@ -132,6 +132,12 @@ def main() -> None:
     if args.task in DENSE_TASKS and f"{args.task}/{args.recipe}" not in DENSE_SIZES:
         known = [name.partition("/")[2] for name in DENSE_SIZES if name.startswith(args.task)]
         raise SystemExit(f"error: --recipe of {args.task} is one of {', '.join(known)}")
+    if args.corpus == "phantom" and not (args.data_root / "phantom.json").is_file():
+        raise SystemExit(
+            f"error: {args.data_root} holds no phantom corpus; real data: --corpus real"
+        )
+    if args.corpus == "real" and (args.data_root / "phantom.json").is_file():
+        raise SystemExit(f"error: {args.data_root} holds a phantom corpus, no real data")
     try:
         print(run(args))
     except (CheckpointError, DataError, OSError) as error:

@@ -72,7 +72,7 @@ def render(table: Table, results: Path, seeds: Sequence[int]) -> str:
     if len(corpora) > 1:
         raise ValueError(f"{table.id}: results of {corpora} in one table")
     corpus = corpora[0] if corpora else "phantom"
-    dirty = [record["model"] for record in records if record["dirty"]]
+    dirty = [r["model"] for r in records if r["dirty"] or (r.get("pretraining") or {}).get("dirty")]
     if corpus == "real" and dirty:
         raise ValueError(
             f"{table.id}: results of {sorted(set(dirty))} come from uncommitted code; "
@@ -193,6 +193,11 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
         "commit": {
             r["commit"][:12] + (" with local changes" if r["dirty"] else "") for r in records
         },
+        "commit of pre-training, where it is another": {
+            f"{r['model']} {', '.join(commit[:12] for commit in commits)}"
+            for r in trained
+            if (commits := commits_of(r["pretraining"])) != [r["commit"]]
+        },
         "hardware": {r["hardware"] for r in records},
         "pre-training": {_cost(r["model"], r["pretraining"]) for r in trained},
     }
@@ -210,11 +215,17 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
     return lines + [f"- {_split_line(name, facts)}" for name, facts in sorted(splits.items())]
 
 
+def commits_of(run: dict[str, Any]) -> list[str]:
+    """Those that a run was trained at, in their order."""
+    return run.get("commits", [run["commit"]])
+
+
 def _cost(model: str, run: dict[str, Any]) -> str:
-    """Minutes, images a second with validation, and memory where it was recorded."""
+    """Minutes, images a second with validation, memory where it was recorded, and processes."""
     rate = run["pairs"] * run["epochs"] / run["seconds"]
     memory = f", {run['peak_memory_mib']} MiB" if "peak_memory_mib" in run else ""
-    return f"{model} {run['seconds'] / 60:.1f} min ({rate:.0f} images/s{memory})"
+    several = f", {run['processes']} processes" if run["processes"] > 1 else ""
+    return f"{model} {run['seconds'] / 60:.1f} min ({rate:.0f} images/s{memory}{several})"
 
 
 def _split_line(name: str, facts: dict[str, Any]) -> str:
@@ -236,7 +247,12 @@ def page() -> str:
     ]
     for corpus in sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()):
         found = {int(p.stem.rpartition("seed")[2]) for p in (COMMITTED / corpus).glob("*/*.json")}
-        texts = [render(table, COMMITTED / corpus, sorted(found)) for table in TABLES.values()]
+        folder, seeds = COMMITTED / corpus, sorted(found)
+        texts = [
+            render(table, folder, seeds)
+            for table in TABLES.values()
+            if any(load_results(folder, job, seeds) for job in evaluations(table))
+        ]
         parts += ["\n".join(map(_contents_line, texts)) + "\n", *texts]
     return "\n".join(parts)
 

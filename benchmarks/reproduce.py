@@ -37,6 +37,7 @@ from common.provenance import git_state
 PHANTOM_ROOT = Path("data/phantom-small")
 COMMITTED = HERE / "results"
 CACHED = "linear/cached-features"
+COMPARE = TABLES["compare"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ def check_data(jobs: Sequence[Evaluation], data_root: Path) -> None:
         sys.exit("error: " + "\n".join(problems) + "\nSee DATA in README.md for access and layout.")
 
 
-def drop_outdated(targets: Sequence[Path], corpus: str) -> None:
-    """Delete what is to be made again: rows that could not run and real numbers of dirty code."""
+def drop_outdated(targets: Sequence[Path], *, clean: bool) -> None:
+    """Delete what is to be made again: rows that could not run and, if `clean`, of dirty code."""
     for path in (path for path in targets if path.is_file()):
         record = json.loads(path.read_text())
-        if "not_run" in record or (record["dirty"] and corpus == "real"):
+        if "not_run" in record or (record["dirty"] and clean):
             path.unlink()
             path.with_suffix(".npz").unlink(missing_ok=True)
 
@@ -134,6 +135,14 @@ def check_runs(
     Raises:
         SystemExit: If a run that the tables need was made from another one.
     """
+    marker = runs / "DATA_ROOT"
+    if marker.is_file() and Path(marker.read_text()).resolve() != data_root.resolve():
+        sys.exit(
+            f"error: the results in {runs} are of {marker.read_text()}, not of {data_root}; give "
+            f"that as DATA_ROOT, or move {runs} away"
+        )
+    runs.mkdir(parents=True, exist_ok=True)
+    marker.write_text(str(data_root))
     for job in (job for job in jobs if job.model.pretrained):
         for run in (runs / f"{job.model.id}-seed{seed}" for seed in seeds):
             settings_file = run / "run.json"
@@ -180,11 +189,14 @@ def data_root_of(args: Args) -> Path:
     """Where the corpora lie.
 
     Raises:
-        SystemExit: If real data was asked for without saying where.
+        SystemExit: If real data was asked for without saying where, or where a phantom is.
     """
     if args.corpus == "real" and not args.data_root:
         sys.exit("error: CORPUS=real needs DATA_ROOT=<folder that holds the data sets>")
-    return Path(args.data_root) if args.data_root else PHANTOM_ROOT
+    root = Path(args.data_root) if args.data_root else PHANTOM_ROOT
+    if args.corpus == "real" and (root / "phantom.json").is_file():
+        sys.exit(f"error: {root} holds a phantom corpus, no real data")
+    return root
 
 
 def results_name(args: Args) -> str:
@@ -211,16 +223,24 @@ def main() -> None:
         return
     seeds = parse_seeds(args.seeds)
     tables, data_root = chosen(args.target), data_root_of(args)
+    if args.corpus == "real" and args.probe == "auto" and COMPARE in tables:
+        sys.stderr.write("the matrix needs one protocol for all rows: `make compare` makes it\n")
+        tables.remove(COMPARE)
+    if not tables:
+        return
     jobs = list({job.name: job for table in tables for job in evaluations(table)}.values())
     runs = Path("runs") / args.corpus
     results = runs / results_name(args)
+    clean = args.record or args.corpus == "real"
+    if clean and git_state()["dirty"]:
+        sys.exit("error: these numbers come from committed code only; commit, or stash, first")
+    if args.record and results.name != "results":
+        sys.exit(f"error: --probe {args.probe} is not what committed numbers are of")
     if args.corpus == "real":
         check_data(jobs, data_root)
-        if git_state()["dirty"]:
-            sys.exit("error: real numbers come from committed code only; commit, or stash, first")
     check_runs(jobs, seeds, runs, data_root)
     targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
-    drop_outdated(targets, args.corpus)
+    drop_outdated(targets, clean=clean)
     folders = {"data_root": data_root, "runs": runs, "results": results}
     if snakemake(targets, args, folders):
         sys.exit("error: a step failed, see its message above; the same command goes on from there")

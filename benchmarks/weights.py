@@ -51,9 +51,9 @@ LOAD: dict[str, Callable[..., Any]] = {
 
 
 def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a run's model, loss, data, optimiser and seed have that `wanted` has not, by flag.
+    """What a run's model, loss, data, optimiser, seed and length have that `wanted` has not.
 
-    Where its reports lay is no setting.
+    By flag. Where its reports lay and how precisely it computed is no setting.
 
     Raises:
         CheckpointError: If the folder holds no finished run.
@@ -63,7 +63,8 @@ def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     there = _flat(json.loads((run / "run.json").read_text()))
     here = _flat(json.loads(json.dumps(wanted)))
     names = {k for k in {*there, *here} if not k.startswith("run.")} - {"data.reports"}
-    differ = {k for k in {*names, "run.seed"} if there.get(k) != here.get(k)}
+    names |= {"run.seed", "run.max_epochs", "run.accumulate"}
+    differ = {k for k in names if there.get(k) != here.get(k)}
     return {k: there.get(k) for k in sorted(differ)}
 
 

@@ -52,6 +52,9 @@ class Progress:
     step: int = 0
     scores: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    processes: int = 1
+    commits: list[str] = field(default_factory=list)
+    dirty: bool = False
 
     @property
     def best(self) -> float:
@@ -183,17 +186,29 @@ class Run:
 
         Every parameter that requires a gradient must get one in each step: several processes wait
         for each other's gradients.
+
+        Raises:
+            TrainingError: If the checkpoint is of another number of processes.
         """
         self.model, self.optimizer = self.accelerator.prepare(channels_last(model), optimizer)
         rank = self.accelerator.process_index
         if rank:  # dropout of its own; a resumed run finds each process's state
             set_seed(self.cfg.seed + rank)
+        world = self.progress.processes = self.accelerator.num_processes
         newest = max((self.out / "checkpoints").glob("[0-9]*"), default=None)
         if newest:
             self.accelerator.load_state(str(newest))
+            if self.progress.processes != world:  # shares of the batch, draws, local negatives
+                raise TrainingError(
+                    f"{self.out} was begun with {self.progress.processes} processes, these are "
+                    f"{world}; start as many as before, or give another --out"
+                )
             self.say(
                 f"resuming {self.out} at epoch {self.progress.epoch}, step {self.progress.step}"
             )
+        self.progress.dirty |= bool(self.record["dirty"])
+        if self.record["commit"] not in self.progress.commits:
+            self.progress.commits.append(str(self.record["commit"]))
         return self.model, self.optimizer
 
     def loader(self, dataset: Dataset[Any], *, batch_size: int) -> DataLoader[Any]:
@@ -290,9 +305,12 @@ class Run:
             sys.exit(130)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop_signal:  # a second Ctrl-C means now
+        now = time.monotonic()
+        if not self.stop_signal:
+            self.stop_signal, self.asked_at = number, now
+        # launchers pass a signal on to processes that have heard it; a second Ctrl-C means now
+        elif number == signal.SIGINT and now - self.asked_at > 1:
             raise KeyboardInterrupt
-        self.stop_signal = number
 
     def set_lr(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
         """Set the learning rate of every parameter group."""
@@ -400,7 +418,9 @@ class Run:
         self.progress.seconds += time.monotonic() - self.started
         record = {
             **self.record,
-            "processes": self.accelerator.num_processes,
+            "dirty": self.progress.dirty,
+            "commits": self.progress.commits,
+            "processes": self.progress.processes,
             "precision": self.accelerator.mixed_precision,
             "steps": self.progress.step,
             "epochs": self.progress.epoch,

@@ -34,12 +34,16 @@ def lr_at(scores: list[float], cfg: PretrainConfig) -> float:
 
 
 @torch.no_grad()
-def validate(model: GLoRIA, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean loss over whole validation batches; each process computes all, contrasting locally."""
+def validate(model: GLoRIA, pairs: Pairs, cfg: PretrainConfig, processes: int = 1) -> float:
+    """Mean loss over whole validation batches; each process computes all, contrasting locally.
+
+    A batch is as large as that of the training contrast: with local negatives one process's share.
+    """
     was_training = model.training
     model.eval()
     loss_cfg = replace(cfg.loss, negatives="local")
-    batch_size = min(cfg.optim.batch_size, len(pairs))
+    share = processes if cfg.loss.negatives == "local" else 1
+    batch_size = min(cfg.optim.batch_size // share, len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=batch_size, drop_last=True, collate_fn=lambda batch: batch
     )
@@ -82,7 +86,7 @@ def train(cfg: PretrainConfig) -> None:
                 losses = pretrain_losses(out, cfg.loss, cfg.model)
                 run.update(optimizer, losses, clip_norm=cfg.optim.clip_norm)
             corpus.valid.set_epoch(run.progress.epoch)
-            run.end_epoch(validate(model, corpus.valid, cfg))
+            run.end_epoch(validate(model, corpus.valid, cfg, run.accelerator.num_processes))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
         run.finish(pairs=len(corpus.train), split=corpus.split.id, **hashes)
 

@@ -54,9 +54,14 @@ def joint_passes(cfg: PretrainConfig) -> str:
     return cfg.loss.pairs if cfg.loss.weight else "none"
 
 
+def contrasted(cfg: PretrainConfig, processes: int) -> int:
+    """Pairs of one contrast: the batch, or one process's share of it."""
+    return cfg.optim.batch_size // (1 if cfg.loss.gather else processes)
+
+
 @torch.no_grad()
-def validate(model: LRCLR, pairs: Pairs, cfg: PretrainConfig) -> float:
-    """Mean global loss over whole validation batches.
+def validate(model: LRCLR, pairs: Pairs, cfg: PretrainConfig, processes: int = 1) -> float:
+    """Mean global loss over whole validation batches, as large as those of the training contrast.
 
     Without the local term, which can fall without any alignment: with and without LRCLR the best
     epoch is chosen alike.
@@ -64,7 +69,7 @@ def validate(model: LRCLR, pairs: Pairs, cfg: PretrainConfig) -> float:
     was_training = model.training
     model.eval()
     plain = replace(cfg.loss, gather=False, weight=0.0)
-    size = min(cfg.optim.batch_size, len(pairs))
+    size = min(contrasted(cfg, processes), len(pairs))
     loader: DataLoader[Batch] = DataLoader(
         pairs, batch_size=size, drop_last=True, collate_fn=lambda batch: batch
     )
@@ -113,12 +118,12 @@ def train(cfg: PretrainConfig) -> None:
         if run.is_main:
             corpus.split.save(run.out / "split.json")
             corpus.table.save_exclusions(run.out / "exclusions.json")
-        size = cfg.optim.batch_size // (1 if cfg.loss.gather else run.accelerator.num_processes)
+        processes = run.accelerator.num_processes
         empty = sum(text in ("", " ", NO_IMPRESSION) for text in corpus.train.texts)
         run.say(
             f"{len(corpus.train)} training pairs ({empty} without words of their own) with "
             f"{len(set(corpus.train.texts))} distinct texts, {len(corpus.valid)} for validation; "
-            f"chance of the global loss is {math.log(size):.2f}"
+            f"chance of the global loss is {math.log(contrasted(cfg, processes)):.2f}"
         )
         optimizer = optimizer_of(model, cfg.optim)
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
@@ -135,9 +140,9 @@ def train(cfg: PretrainConfig) -> None:
                 if cfg.loss.clamp:
                     clamp_scales(model.clip.logit_scale, model.lrclr.logit_scale)
             if cfg.loss.weight and cfg.loss.pairs == "matched":
-                value = float(noise_loss(model, cfg, size=size))
+                value = float(noise_loss(model, cfg, size=contrasted(cfg, processes)))
                 run.accelerator.log({"local_on_noise": value}, step=run.progress.step)
-            run.end_epoch(validate(model, corpus.valid, cfg))
+            run.end_epoch(validate(model, corpus.valid, cfg, processes))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
         run.finish(pairs=len(corpus.train), split=corpus.split.id, **hashes)
 

@@ -120,9 +120,9 @@ class PhantomDetection(MgcaDetection):
     lr: float = cite(2e-3, note="small")
     lr_few_rsna: float = cite(2e-3, note="small")
     lr_few_object_cxr: float = cite(2e-3, note="small")
-    epochs: int = cite(6, note="small")
+    epochs: int = cite(5, note="small")
     epoch_steps: int | None = cite(50, note="a pass over 1 % of the phantom is three batches")
-    patience: int = cite(6, note="none: first epochs may find nothing, and all tie at 0")
+    patience: int = cite(5, note="none: first epochs may find nothing, and all tie at 0")
 
 
 RECIPES = {

@@ -120,7 +120,7 @@ class PhantomSegmentation(MgcaSegmentation):
     batch_rsna: int = cite(16, note="as published")
     lr: float = cite(1e-3, note="small")
     epochs: int = cite(5, note="small")
-    epoch_steps: int | None = cite(50, note="a pass over 1 % is one to three batches")
+    epoch_steps: int | None = cite(40, note="a pass over 1 % is one to three batches")
     patience: int = cite(5, note="none")
 
 

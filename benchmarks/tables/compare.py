@@ -57,7 +57,8 @@ TABLE = Table(
         "ResNet (MGCA's ResNet-50 model), MaCo by its own UPerNet.",
         "The same corpus, parts and label fractions; encoders keep each paper's own kind. Budgets "
         "are the presets': minutes of pre-training stand in the last lines. Linear classification "
-        "is on cached features for all, segmentation on real data by each paper's own recipe.",
+        "is on cached features for all, segmentation on real data by each paper's own recipe (of "
+        "GLoRIA's row MGCA's).",
         "Random rows have the encoder, input range and decoder of the paper that they name.",
     ),
 )

@@ -35,7 +35,8 @@ TABLE = Table(
         "paper leaves the cut open; beside them at the cut chosen on the validation part. At the "
         "cut counts as positive.",
         "RSNA: MGCA's draw. The printed rows are on LoVT's list, with 1,022 test images in common: "
-        "`python -m benchmarks.evaluate zero_shot --dataset rsna_dense --split rsna/lovt-lists` "
-        "reads it. SIIM: the printed list was never published.",
+        "`python -m benchmarks.evaluate zero_shot --model imitate --dataset rsna_dense --split "
+        "rsna/lovt-lists --corpus real --data-root DATA_ROOT --run runs/real/imitate-seed0 "
+        "--results runs/real/results-lovt` reads it. SIIM: the printed list was never published.",
     ),
 )

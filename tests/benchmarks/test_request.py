@@ -33,6 +33,9 @@ def test_a_run_of_another_data_root_is_refused_and_left_alone(tmp_path: Path) ->
     (folder / "run.json").write_text(json.dumps(settings))
     jobs = [Evaluation(GLORIA, "linear", "rsna"), Evaluation(RANDOM, "linear", "rsna")]
     check_runs(jobs, [0, 1], tmp_path, tmp_path / "old" / ".." / "old")
+    with pytest.raises(SystemExit, match=r"are of .*old, not of .*new"):
+        check_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
+    (tmp_path / "DATA_ROOT").unlink()  # a run that was made by hand
     with pytest.raises(SystemExit, match=r"was made from .*old, not from .*new"):
         check_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
     assert json.loads((folder / "run.json").read_text()) == settings
@@ -45,11 +48,11 @@ def test_rows_that_could_not_run_and_dirty_real_numbers_are_made_again(tmp_path:
         "could_not": {"dirty": False, "not_run": "no weights"},
     }
     paths = [tmp_path / f"{name}.json" for name in records]
-    for corpus, left in (("phantom", ["ran", "dirty"]), ("real", ["ran"])):
+    for clean, left in ((False, ["ran", "dirty"]), (True, ["ran"])):
         for path, record in zip(paths, records.values(), strict=True):
             path.write_text(json.dumps(record))
             path.with_suffix(".npz").touch()
-        drop_outdated([*paths, tmp_path / "absent.json"], corpus)
+        drop_outdated([*paths, tmp_path / "absent.json"], clean=clean)
         assert [p.stem for p in paths if p.is_file()] == left
         assert [p.stem for p in paths if p.with_suffix(".npz").is_file()] == left
 

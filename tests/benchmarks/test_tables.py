@@ -33,7 +33,10 @@ def record(**changes: Any) -> dict[str, Any]:
         "protocol": "linear/cached-features",
         "splits": {},
         "cells": [cell],
-        "pretraining": {"seconds": 120.0, "pairs": 100, "epochs": 6, "peak_memory_mib": 900},
+        "pretraining": {
+            **{"seconds": 120.0, "pairs": 100, "epochs": 6, "peak_memory_mib": 900},
+            **{"commit": "abc", "dirty": False, "processes": 2},
+        },
         **changes,
     }
 
@@ -84,7 +87,7 @@ def test_rendering_shows_mean_deviation_and_reasons(tmp_path: Path) -> None:
     text = render.render(TABLE2, tmp_path, [0, 1])
     assert "80.0 ± 7.1" in text
     assert "Corpus: phantom" in text
-    assert "gloria 2.0 min (5 images/s, 900 MiB)" in text
+    assert "gloria 2.0 min (5 images/s, 900 MiB, 2 processes)" in text
     assert "DSVE: not run" in text
     assert "difference" not in text  # phantom numbers are never compared with published ones
 
@@ -111,9 +114,18 @@ def test_published_digits_are_those_of_the_paper() -> None:
 def test_real_results_show_differences_and_refuse_dirty_code(tmp_path: Path) -> None:
     write(tmp_path, 0, record(corpus="real"))
     assert "-11.1" in render.render(TABLE2, tmp_path, [0])
-    write(tmp_path, 0, record(corpus="real", dirty=True))
-    with pytest.raises(ValueError, match="uncommitted"):
-        render.render(TABLE2, tmp_path, [0])
+    weights = {**record()["pretraining"], "dirty": True}
+    for dirty in (record(corpus="real", dirty=True), record(corpus="real", pretraining=weights)):
+        write(tmp_path, 0, dirty)
+        with pytest.raises(ValueError, match="uncommitted"):
+            render.render(TABLE2, tmp_path, [0])
+
+
+def test_weights_of_other_commits_name_them(tmp_path: Path) -> None:
+    weights = {**record()["pretraining"], "commits": ["abc", "def"]}
+    write(tmp_path, 0, record(commit="abc", pretraining=weights))
+    text = render.render(TABLE2, tmp_path, [0])
+    assert "commit of pre-training, where it is another: gloria abc, def" in text
 
 
 def test_corpora_are_never_mixed(tmp_path: Path) -> None:

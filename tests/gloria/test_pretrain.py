@@ -24,7 +24,7 @@ from gloria.checkpoint import fresh_model
 from gloria.config import PHANTOM, PretrainConfig
 from gloria.losses import pretrain_losses
 from gloria.pairs import load_pairs, shuffled
-from gloria.pretrain import lr_at, train
+from gloria.pretrain import lr_at, train, validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,6 +155,48 @@ def test_two_processes_do_not_train_in_one_folder(corpus: Path, tmp_path: Path) 
         assert "another process" in second.stderr.splitlines()[-1]
     with Run(cfg, name="x"):  # left free
         pass
+
+
+def test_a_launcher_s_second_signal_does_not_end_the_save(corpus: Path, tmp_path: Path) -> None:
+    with Run(small(corpus, tmp_path), name="x") as run:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        assert run.stop_signal == signal.SIGTERM
+        run.asked_at -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_another_number_of_processes_does_not_resume_a_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, model = small(corpus, tmp_path), torch.nn.Linear(2, 2)
+    with Run(cfg, name="x") as run:
+        run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        run.save()
+    with Run(cfg, name="x") as run:
+        monkeypatch.setattr(type(run.accelerator), "num_processes", 2)
+        with pytest.raises(TrainingError, match="begun with 1 processes, these are 2"):
+            run.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(("negatives", "size"), [("local", 4), ("global", 8)])
+def test_validation_contrasts_as_training_does(
+    corpus: Path, tmp_path: Path, negatives: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small(corpus, tmp_path)
+    cfg = replace(cfg, loss=replace(cfg.loss, negatives=negatives))
+    sizes: list[int] = []
+
+    def noted(out: Any, *_: Any) -> dict[str, torch.Tensor]:
+        sizes.append(len(out.image[0]))
+        return {"x": torch.zeros(())}
+
+    model = fresh_model(cfg)
+    pairs = load_pairs(cfg, model.word_pieces()).train
+    monkeypatch.setattr("gloria.pretrain.pretrain_losses", noted)
+    validate(model, pairs, cfg, processes=2)
+    assert set(sizes) == {size}
 
 
 def test_more_processes_or_batches_than_pairs_are_refused(corpus: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_select_counts_images_that_are_absent(chexpert_table: RecordTable) -> No
     part = split.select("test", here)
     assert part.exclusions.counts == {"not_in_table": 2}
     assert list(part.frame["image_id"]) == list(split.parts["test"][2:])
-    with pytest.raises(KeyError, match="no part 'dev'; it has train, valid, test"):
+    with pytest.raises(DataError, match="no part 'dev'; it has train, valid, test"):
         split.select("dev", here)
 
 

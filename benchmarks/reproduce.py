@@ -127,10 +127,10 @@ def drop_outdated(targets: Sequence[Path], *, clean: bool) -> None:
             path.with_suffix(".npz").unlink(missing_ok=True)
 
 
-def check_runs(
+def claim_runs(
     jobs: Sequence[Evaluation], seeds: Sequence[int], runs: Path, data_root: Path
 ) -> None:
-    """Refuse to mix data roots: a run is found by its name alone.
+    """Note where `runs` takes its data from, and refuse to mix: a run is found by its name alone.
 
     Raises:
         SystemExit: If a run that the tables need was made from another one.
@@ -238,7 +238,7 @@ def main() -> None:
         sys.exit(f"error: --probe {args.probe} is not what committed numbers are of")
     if args.corpus == "real":
         check_data(jobs, data_root)
-    check_runs(jobs, seeds, runs, data_root)
+    claim_runs(jobs, seeds, runs, data_root)
     targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
     drop_outdated(targets, clean=clean)
     folders = {"data_root": data_root, "runs": runs, "results": results}

@@ -160,7 +160,8 @@ def files_below(root: Path, suffixes: Sequence[str]) -> dict[str, int]:
             places = (*behind, Path(folder).resolve())
             if any(place.is_relative_to(path.resolve()) for place in places):
                 below.remove(path.name)
-            left_at[str(path)] = places
+            else:
+                left_at[str(path)] = places
         for name in names:
             if name.lower().endswith(wanted):
                 path = Path(folder, name)

@@ -13,7 +13,7 @@ from benchmarks.classify import finetuned
 from benchmarks.core import Evaluation, NotRunnable, parse_seeds
 from benchmarks.job import Args as Job
 from benchmarks.models import GLORIA, RANDOM
-from benchmarks.reproduce import Args, check_runs, drop_outdated, results_name
+from benchmarks.reproduce import Args, claim_runs, drop_outdated, results_name
 
 
 def test_seeds() -> None:
@@ -32,12 +32,12 @@ def test_a_run_of_another_data_root_is_refused_and_left_alone(tmp_path: Path) ->
     settings = {"run": {"data_root": str(tmp_path / "old")}}
     (folder / "run.json").write_text(json.dumps(settings))
     jobs = [Evaluation(GLORIA, "linear", "rsna"), Evaluation(RANDOM, "linear", "rsna")]
-    check_runs(jobs, [0, 1], tmp_path, tmp_path / "old" / ".." / "old")
+    claim_runs(jobs, [0, 1], tmp_path, tmp_path / "old" / ".." / "old")
     with pytest.raises(SystemExit, match=r"are of .*old, not of .*new"):
-        check_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
+        claim_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
     (tmp_path / "DATA_ROOT").unlink()  # a run that was made by hand
     with pytest.raises(SystemExit, match=r"was made from .*old, not from .*new"):
-        check_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
+        claim_runs(jobs, [0, 1], tmp_path, tmp_path / "new")
     assert json.loads((folder / "run.json").read_text()) == settings
 
 

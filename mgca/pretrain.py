@@ -21,6 +21,9 @@ from mgca.losses import pretrain_losses
 from mgca.model import MGCA, Output
 from mgca.pairs import Batch, Pairs, load_pairs
 
+TOPS = (1, 5)
+"""Ranks of the logged retrieval inside a batch."""
+
 
 def lr_at(step: int, steps: int, cfg: OptimConfig) -> float:
     """Learning rate of a step: linear from `lr_floor` to `lr`, then half a cosine back.
@@ -80,6 +83,29 @@ def validate(model: MGCA, pairs: Pairs, cfg: PretrainConfig, processes: int = 1)
     return sum(losses) / len(losses)
 
 
+@torch.no_grad()
+def retrieval(image_emb: Tensor, text_emb: Tensor, *, top: int) -> float:
+    """How often a pair finds itself in its batch, percent: mean of both directions.
+
+    Args:
+        image_emb: (B, D) unit vectors.
+        text_emb: (B, D) unit vectors; row i belongs to image i.
+        top: Hits are pairs among the `top` most alike; ties count against them.
+    """
+    cosines = image_emb @ text_emb.mT
+    better = cosines >= cosines.diagonal(), cosines.mT >= cosines.diagonal()
+    hits = [(side.sum(dim=0) <= top).double().mean() for side in better]
+    return 100 * float(torch.stack(hits).mean())
+
+
+def note_retrieval(run: training.Run, out: Output) -> None:
+    """Log this process's top-1 and top-5 retrieval inside the batch, as the released code does."""
+    if run.progress.step % run.cfg.log_every or len(out.image.emb) < max(TOPS):
+        return
+    hits = {f"retrieval/top{k}": retrieval(out.image.emb, out.text.emb, top=k) for k in TOPS}
+    run.accelerator.log(hits, step=run.progress.step)
+
+
 def train(cfg: PretrainConfig) -> None:
     """Build, then loop; whatever is not MGCA lives in `training.Run`."""
     if not any((cfg.loss.ita_weight, cfg.loss.cta_weight, cfg.loss.cpa_weight)):
@@ -103,7 +129,9 @@ def train(cfg: PretrainConfig) -> None:
             wrapped.train()
             for step, (images, tokens) in run.steps(loader):
                 run.set_lr(optimizer, lr_at(step, steps, cfg.optim))
-                losses = losses_of(wrapped(images, tokens), cfg)
+                out = wrapped(images, tokens)
+                note_retrieval(run, out)
+                losses = losses_of(out, cfg)
                 run.update(optimizer, losses, clip_norm=None, frozen=frozen)
             corpus.valid.set_epoch(run.progress.epoch)
             run.end_epoch(validate(model, corpus.valid, cfg, run.accelerator.num_processes))

@@ -19,7 +19,7 @@ from common.data.tables import DataError
 from mgca.checkpoint import fresh_model
 from mgca.config import PRESETS, PretrainConfig
 from mgca.pairs import load_pairs
-from mgca.pretrain import losses_of, lr_at, train
+from mgca.pretrain import losses_of, lr_at, retrieval, train
 
 ROOT = Path(__file__).parents[2]
 PHANTOMS = pytest.mark.parametrize("preset", ["phantom", "phantom-resnet50"])
@@ -99,6 +99,19 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     assert max(rates) == rates[40] == cfg.lr
     assert rates[70] == pytest.approx((cfg.lr + cfg.lr_floor) / 2)
     assert rates[100] == pytest.approx(cfg.lr_floor)
+
+
+@pytest.mark.parametrize("top", [1, 5])
+def test_retrieval_inside_a_batch_counts_hits_of_both_directions(top: int) -> None:
+    torch.manual_seed(0)
+    image, text = torch.nn.functional.normalize(torch.randn(2, 12, 4), dim=-1)
+    hits = 0
+    for i in range(12):
+        hits += i in (image[i] @ text.T).topk(top).indices.tolist()
+        hits += i in (text[i] @ image.T).topk(top).indices.tolist()
+    assert retrieval(image, text, top=top) == pytest.approx(100 * hits / 24)
+    assert retrieval(image, image, top=top) == 100
+    assert retrieval(image[:1].expand(12, 4), text[:1].expand(12, 4), top=top) == 0
 
 
 def test_pairs_are_one_an_image_and_parts_disjoint(corpus: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from benchmarks.core import Cell
 from benchmarks.downstream import Downstream
 from benchmarks.job import Args, Outcome, splits_of
 from benchmarks.protocols import prompt_pairs
-from common.config import to_dict
 from common.data.phantom import NAMED
 from common.data.tables import DataError
 from common.interface import Predictor
@@ -54,7 +53,7 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
         "inverted": [label for label in names if found[f"auroc:{label}"].value < INVERTED],
         "left_out": sorted(set(data.task.labels) - set(names)),
         "threshold": f"{CUTS[0]} on the test part (oracle); others by suffix",
-        "settings": to_dict(cfg),
+        "prompts": [cfg.present, cfg.absent],
     }
     cells += _honest(args, model, names, truth, scores, details)
     kept = {"test_ids": np.array(test), "test_targets": truth, "test_scores": scores}

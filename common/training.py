@@ -247,6 +247,10 @@ class Run:
             generator=torch.Generator(),
         )
 
+    def batches(self, loader: DataLoader[Any]) -> int:
+        """Batches of an epoch; an incomplete last group of `accumulate` is dropped."""
+        return len(loader) - len(loader) % self.cfg.accumulate
+
     def epochs(self, most: int, *, patience: int | None = None) -> Iterator[int]:
         """Epoch numbers still to do; ends early after `patience` epochs without a better score."""
         most = min(most, self.cfg.max_epochs or most)
@@ -259,11 +263,10 @@ class Run:
     def steps(self, loader: DataLoader[Any]) -> Iterator[tuple[int, Any]]:
         """The remaining batches of this epoch on the device, with the global step number.
 
-        An incomplete last group of `accumulate` batches is dropped, as an incomplete batch is.
         Saves every `save_every` batches; on Ctrl-C or SIGTERM saves and exits with status 130.
         """
         epoch, done = self.progress.epoch, self.progress.batch
-        batches = len(loader) - len(loader) % self.cfg.accumulate
+        batches = self.batches(loader)
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
         self.bar = tqdm(

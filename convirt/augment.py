@@ -41,7 +41,7 @@ def _view(
     size, draw = len(image), generator.uniform
     side = size * np.sqrt(draw(*cfg.crop_area))
     left, top = draw(0, size - side, 2)
-    middle = np.array([left + side / 2, top + side / 2]) + draw(-cfg.shift, cfg.shift, 2) * size
+    middle = np.array([left + side / 2, top + side / 2]) + draw(-cfg.shift, cfg.shift, 2) * side
     zoom = crop / side * draw(*cfg.scale)
     matrix = cv2.getRotationMatrix2D((0.0, 0.0), float(draw(-cfg.rotate, cfg.rotate)), zoom)
     if generator.random() < cfg.flip:

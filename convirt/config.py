@@ -17,9 +17,9 @@ from common.config import RunConfig, cite
 
 @dataclass(frozen=True)
 class ImageConfig:
-    backbone: str = cite("resnet50.tv_in1k", paper="Sec. 3.1")
+    backbone: str = cite("resnet50.tv_in1k", paper="Sec. 2.3")
     """timm name of a ResNet, with its weights."""
-    weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. 3.1")
+    weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. 2.3")
     """Initial weights of the backbone."""
     stem_width: int | None = cite(None, note="the backbone's own")
     """Width of the stem, to shrink it."""
@@ -35,18 +35,18 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    encoder: str | None = cite("emilyalsentzer/Bio_ClinicalBERT", paper="Sec. 3.1: ClinicalBERT")
+    encoder: str | None = cite("emilyalsentzer/Bio_ClinicalBERT", paper="Sec. 2.3: ClinicalBERT")
     """Hub id or local folder of the initial weights and word pieces; none: random, own word
     pieces."""
-    layers: int = cite(12, paper="Sec. 3.1: BERT")
+    layers: int = cite(12, paper="Sec. 2.3: BERT")
     """Transformer layers."""
-    width: int = cite(768, paper="Sec. 3.1: BERT")
+    width: int = cite(768, paper="Sec. 2.3: BERT")
     """Width of the transformer."""
-    heads: int = cite(12, paper="Sec. 3.1: BERT")
+    heads: int = cite(12, paper="Sec. 2.3: BERT")
     """Attention heads."""
-    pool: Literal["max", "mean", "cls"] = cite("max", paper="Sec. 3.1")
+    pool: Literal["max", "mean", "cls"] = cite("max", paper="Sec. 2.3")
     """Over the last layer's tokens."""
-    frozen_layers: int = cite(6, paper="Sec. 3.1")
+    frozen_layers: int = cite(6, paper="Sec. 2.3")
     """First layers that are not trained, nor are the embeddings then; 0 trains everything."""
     dropout: float = cite(0.1, note="BERT's own")
     """Of hidden states and attention."""
@@ -58,15 +58,15 @@ class TextConfig:
 class ModelConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    embedding_dim: int = cite(512, paper="Sec. 3.1")
+    embedding_dim: int = cite(512, paper="Sec. 2.3")
     """Width of the joint space; a head's hidden layer is as wide as its input, our reading."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    tau: float = cite(0.1, paper="Sec. 3.1")
+    tau: float = cite(0.1, paper="Appendix A")
     """Temperature of the contrast."""
-    image_to_text: float = cite(0.75, paper="Sec. 3.1: lambda")
+    image_to_text: float = cite(0.75, paper="Appendix A: lambda")
     """Weight of choosing a text for an image; the other direction has the rest."""
     gather: bool = cite(False, note="one device in the paper")
     """Contrast across all processes, or within each."""
@@ -74,10 +74,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset: Literal["mimic", "chexpert"] = cite("mimic", paper="Sec. 3.2")
+    dataset: Literal["mimic", "chexpert"] = cite("mimic", paper="Sec. 3.1")
     """Corpus of image-report pairs."""
     section: Literal["both", "impression", "findings"] = cite(
-        "both", paper="Sec. 3.2", note="LRCLR's row uses impressions"
+        "both", paper="Sec. 3.1", note="LRCLR's row uses impressions"
     )
     """Section of the report that sentences are drawn from."""
     text: Literal["sentence", "report"] = cite("sentence", paper="Sec. 2.3: t_u")
@@ -95,7 +95,7 @@ class AugmentConfig:
     rotate: float = cite(20.0, paper="Appendix A")
     """Largest turn, degrees."""
     shift: float = cite(0.1, paper="Appendix A")
-    """Largest shift, share of the side."""
+    """Largest shift, share of the crop's side."""
     scale: tuple[float, float] = cite((0.95, 1.05), paper="Appendix A")
     """Factor of size."""
     light: tuple[float, float] = cite((0.6, 1.4), paper="Appendix A")

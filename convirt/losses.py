@@ -1,4 +1,4 @@
-"""ConVIRT's loss (Sec. 2.3)."""
+"""ConVIRT's loss (Sec. 2.2)."""
 
 from __future__ import annotations
 

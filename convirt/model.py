@@ -1,4 +1,4 @@
-"""ConVIRT: a ResNet and a BERT, each with a two-layer head into one space (Sec. 3.1)."""
+"""ConVIRT: a ResNet and a BERT, each with a two-layer head into one space (Sec. 2.3)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast

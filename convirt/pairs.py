@@ -1,4 +1,4 @@
-"""Images paired with sentences of their reports, for pre-training (ConVIRT Sec. 3.2)."""
+"""Images paired with sentences of their reports, for pre-training (ConVIRT Sec. 3.1)."""
 
 from __future__ import annotations
 

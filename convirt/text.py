@@ -10,8 +10,9 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
 
-SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z0-9_])|\n\s*\n|(?:^|\s)\d+\.\s")
-"""A full stop before a capital, an empty line, a list number."""
+LIST_NUMBER = r"(?<=[.?!:])\s+\d+\.\s+|(?:^|\n)\s*\d+\.\s+"
+SENTENCE_END = re.compile(rf"{LIST_NUMBER}|(?<=[.?!])\s+(?=[A-Z0-9_])|\n\s*\n")
+"""A list number where a sentence or a line begins, a full stop before a capital, an empty line."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 

@@ -24,9 +24,9 @@ TERMS: tuple[Term, ...] = ("vvh", "vlh", "vvm", "vlm")
 
 @dataclass(frozen=True)
 class ImageConfig:
-    backbone: str = cite("resnet50.tv_in1k", paper="Sec. III-C", code=MODEL_CODE, ledger="A1")
+    backbone: str = cite("resnet50.tv_in1k", paper="Sec. IV-A", code=MODEL_CODE, ledger="A1")
     """timm name of a ResNet, with its weights."""
-    weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. III-C", ledger="A1")
+    weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. IV-A", ledger="A1")
     """Initial weights of the backbone."""
     stem_width: int | None = cite(None, note="the backbone's own")
     """Width of the stem, to shrink it."""
@@ -49,44 +49,44 @@ class ImageConfig:
 @dataclass(frozen=True)
 class TextConfig:
     encoder: str | None = cite(
-        "emilyalsentzer/Bio_ClinicalBERT", paper="Sec. III-C", code=MODEL_CODE, ledger="A11"
+        "emilyalsentzer/Bio_ClinicalBERT", paper="Sec. IV-A", code=MODEL_CODE, ledger="A11"
     )
     """Hub id or local folder of the text encoder; none: random, own word pieces."""
-    layers: int = cite(12, paper="Sec. III-C: BERT")
+    layers: int = cite(12, paper="Sec. IV-A: BioClinicalBERT")
     """Transformer layers."""
-    width: int = cite(768, paper="Sec. III-C: BERT")
+    width: int = cite(768, paper="Sec. IV-A: BioClinicalBERT")
     """Width of the transformer."""
-    heads: int = cite(12, paper="Sec. III-C: BERT")
+    heads: int = cite(12, paper="Sec. IV-A: BioClinicalBERT")
     """Attention heads."""
     max_tokens: int = cite(256, code=MODEL_CODE, ledger="A12")
     """Longest section, word pieces with [CLS] and [SEP]."""
     pool: Literal["cls", "mean"] = cite("cls", code=MODEL_CODE, ledger="A12")
     """Code of a section: the last hidden state at [CLS], or the mean over its word pieces."""
-    unfreeze_last: int = cite(0, paper="Sec. III-C: frozen", code=MODEL_CODE, ledger="A14")
-    """Last layers that are trained (Table XI); 0 computes the codes once."""
+    unfreeze_last: int = cite(0, paper="Sec. III-A: frozen", code=MODEL_CODE, ledger="A14")
+    """Last layers that are trained (Table XI), without dropout; 0 computes the codes once."""
 
 
 @dataclass(frozen=True)
 class AggregationConfig:
     drop: tuple[float, float, float, float] = cite(
         (0.85, 0.9, 0.9, 0.9),
-        paper="Sec. IV-A",
+        paper="Sec. III-C",
         code=MODEL_CODE,
         released=(0.75, 0.85, 0.9, 0.9),
         ledger="A2",
     )
     """Share of each stage's channels that is left out."""
     draw_with_replacement: bool = cite(
-        False, paper="Sec. III-A: drop", code=MODEL_CODE, released=True, ledger="A3"
+        False, paper="Sec. III-C: drop", code=MODEL_CODE, released=True, ledger="A3"
     )
     """Draw kept channels with replacement, some twice."""
     draw_scope: Literal["call", "sample"] = cite("call", code=MODEL_CODE, ledger="A4")
     """One draw for the batch, or one an image."""
     pad_tokens_to: int | None = cite(
-        None, paper="Sec. III-A", code=MODEL_CODE, released=512, ledger="A6"
+        None, paper="Sec. III-C", code=MODEL_CODE, released=512, ledger="A6"
     )
     """Fill up with zero tokens, which carry their positions."""
-    grid: int = cite(16, paper="Sec. III-A", code=MODEL_CODE)
+    grid: int = cite(16, paper="Sec. III-C", code=MODEL_CODE)
     """Side to which every stage is pooled; its square is a token's width."""
     heads: int = cite(4, code=MODEL_CODE, ledger="A8")
     """Attention heads."""
@@ -118,7 +118,7 @@ class LossConfig:
         "exp", paper="Eq. 4, Table X", code=LOSS_CODE, ledger="B5 B19"
     )
     """From correlation to soft target; `none` is the plain contrast of Eq. 1."""
-    smoothing: float = cite(0.2, paper="Sec. IV-A: lambda", code=LOSS_CODE)
+    smoothing: float = cite(0.2, paper="Sec. III-D: lambda", code=LOSS_CODE)
     """lambda of the exponential kernel."""
     negative_corr: Literal["keep", "clip"] = cite(
         "keep", paper="Eq. 4", code=LOSS_CODE, released="clip", ledger="B2"
@@ -143,15 +143,19 @@ class LossConfig:
     symmetric: bool = cite(True, paper="CICL is printed over rows", code=LOSS_CODE, ledger="B9")
     """Add the columns' cross entropy."""
     vv_weight: float = cite(
-        1.0, paper="Eq. 5", code=f"{LOOP_CODE}: both argument orders", released=2.0, ledger="B10"
+        1.0,
+        paper="Sec. III-E",
+        code=f"{LOOP_CODE}: both argument orders",
+        released=2.0,
+        ledger="B10",
     )
     """Weight of vision-vision terms."""
     vvm_prior: Literal["findings", "none"] = cite(
-        "findings", paper="Eq. 5", code=LOOP_CODE, released="none", ledger="B11"
+        "findings", paper="Sec. III-E", code=LOOP_CODE, released="none", ledger="B11"
     )
     """Codes that soften the multi-level vision-vision term."""
     multi_weight_schedule: bool = cite(
-        False, paper="Eq. 5", code=LOOP_CODE, released=True, ledger="B13"
+        False, paper="Sec. III-E", code=LOOP_CODE, released=True, ledger="B13"
     )
     """Lower the multi-level terms after epoch 30, with a jump."""
     gather: bool = cite(False, paper="Sec. IV-A: 128 a device", code=LOOP_CODE, ledger="B20")
@@ -170,13 +174,13 @@ class DataConfig:
         (0.0, 180.0), paper="Sec. IV-A", code=DATA_CODE, released=(-30.0, 30.0), ledger="C2"
     )
     """Range of turns, degrees."""
-    flip: float = cite(0.5, paper="Sec. IV-A", code=DATA_CODE)
+    flip: float = cite(0.5, paper="Sec. IV-A, without a share", code=DATA_CODE, ledger="C3")
     """Share of views mirrored."""
     perspective: float = cite(0.0, paper="Sec. IV-A", code=DATA_CODE, released=0.5, ledger="C3")
     """Share of views warped, corners moved by up to a quarter of the side."""
     vertical_flip: float = cite(0.0, paper="Sec. IV-A", code=DATA_CODE, released=0.5, ledger="C3")
     """Share of views turned upside down."""
-    autocontrast: float = cite(1.0, paper="Sec. IV-A", code=DATA_CODE, released=0.5)
+    autocontrast: float = cite(0.5, paper="Sec. IV-A, without a share", code=DATA_CODE, ledger="C3")
     """Share of views stretched to the full range of grey."""
     shuffle_pairs: bool = cite(False, note="control: no learning possible")
     """Shuffle the reports over the images."""
@@ -208,7 +212,9 @@ class OptimConfig:
         "warmup_cosine", paper="Sec. IV-A", code=LOOP_CODE, released="restarts", ledger="D4"
     )
     """Linear warm-up and a cosine, or a cosine over `restart_steps` without warm-up."""
-    warmup: float = cite(0.4, note="length unstated; MGCA's 40 %", ledger="D4")
+    warmup: float = cite(
+        0.4, note="length unstated; MGCA's 40 %", code=LOOP_CODE, released=0.0, ledger="D4"
+    )
     """Share of the steps with a growing rate."""
     restart_steps: int = cite(33_341, code=LOOP_CODE, ledger="D4")
     """Steps of the first cosine; the later ones are twice as long each."""
@@ -229,7 +235,8 @@ class PretrainConfig:
 
 
 PAPER = PretrainConfig()
-RELEASED = released(PAPER)
+RELEASED = replace(released(PAPER), run=replace(PAPER.run, precision="fp16"))
+"""Half precision as in its loop (ledger D9)."""
 PHANTOM = replace(
     PAPER,
     model=replace(
@@ -266,15 +273,17 @@ DECISIONS = {
     "A5": "Channel draws follow from seed, epoch and the batch's first row, so processes differ.",
     "A7": "[CLS] stands first; attention does not know the place, only row 0 of the positions.",
     "A9": "[CLS] and positions start at zero, as in the code.",
-    "A13": "The frozen encoder takes no gradient, stays in evaluation mode, out of the optimiser.",
+    "A13": "The frozen encoder takes no gradient and stays out of the optimiser; it stays in "
+    "evaluation mode, trained layers included, or dropout would change the targets.",
     "A15": "One random stage instead of channels is not offered; too many tokens are an error.",
     "A16": "In validation the draws follow from the seed and the batch's first row.",
     "A17": "Each view is encoded once; both draws of channels read its stored maps.",
     "B1": "The sum of Eq. 3 runs over the code's features.",
     "B8": "Mean over the rows: a constant factor.",
     "B12": "The impression's codes soften the high-level vision-vision term.",
-    "B14": "Reports without a section leave the terms that need it, as rows and as columns; the "
-    "empty section still passes the text projector, whose batch statistics it shares in.",
+    "B14": "Reports without a section leave the terms that need it, as rows and as columns; a term "
+    "with fewer than two left is 0. The empty section still passes the text projector, whose batch "
+    "statistics it shares in.",
     "B15": "Missing text is never made up.",
     "B16": "Rows of the targets are not normalised.",
     "B17": "Correlation and losses are computed in float32 outside autocast.",

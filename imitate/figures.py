@@ -139,10 +139,10 @@ def cam_figure(model: IMITATE, images: Sequence[Path], texts: Sequence[str]) -> 
     panels = figure.subplots(len(images), 1 + len(texts), squeeze=False)
     for row, path in zip(panels, images, strict=True):
         image = resize_and_pad(read_grey(path), model.size)
-        if model.config.image.resize_mode == "stretch":  # show what the network sees
-            image = stretched(image, model.size)
+        stretch = model.config.image.resize_mode == "stretch"
+        shown = stretched(image, model.size) if stretch else image  # what the network sees
         for axis, text in zip(row, ["", *texts], strict=True):
-            axis.imshow(image, cmap="gray")
+            axis.imshow(shown, cmap="gray")
             if text:
                 axis.imshow(grad_cam(model, image, text), cmap="jet", alpha=0.4, vmin=0, vmax=1)
             axis.set_title(text or path.name, fontsize=8)

@@ -89,8 +89,8 @@ def cicl(x: Tensor, y: Tensor, targets: Tensor, cfg: LossConfig, *, tau: float) 
 
     .. math:: -\overline{\sum_j T_{ij} \log \mathrm{softmax}_j(s_{ij} / \tau)}
 
-    Source: IMITATE Eq. 5, read as a cross entropy over the row (ledger B7-B9); with `symmetric` the
-    columns' is added.
+    Source: IMITATE Sec. III-D, read as a cross entropy over the row (ledger B7-B9); with
+    `symmetric` the columns' is added.
 
     Args:
         x: (B, D).
@@ -145,7 +145,7 @@ def sections(out: Output, cfg: LossConfig) -> tuple[Section, Section]:
 
 
 def pretrain_losses(out: Output, cfg: LossConfig, *, epoch: int = 0) -> dict[str, Tensor]:
-    """The terms asked for, weighted; their sum is the loss (Eq. 5).
+    """The terms asked for, weighted; their sum is the loss (Sec. III-E).
 
     Studies whose section is missing leave the terms that need it, as rows and as columns (ledger
     B14). Everything is computed in float32 or better.
@@ -154,18 +154,20 @@ def pretrain_losses(out: Output, cfg: LossConfig, *, epoch: int = 0) -> dict[str
     with torch.autocast(out.high.first.device.type, enabled=False):
         out = _widened(_gathered(out) if cfg.gather else out)
         high, multi = sections(out, cfg)
-        soft = multi if cfg.vvm_prior == "findings" else None
+        softens = cfg.kernel != "none"
+        high_prior = high if softens else None
+        multi_prior = multi if softens and cfg.vvm_prior == "findings" else None
         losses: dict[str, Tensor] = {}
         if "vlh" in cfg.terms:
             losses["vlh"] = vision_language(out.high, high, cfg)
         if "vlm" in cfg.terms:
-            texts = (multi, high) if cfg.vlm_targets == "both" else (multi,)
+            texts = (multi, high) if cfg.vlm_targets == "both" and multi is not high else (multi,)
             pairs = [vision_language(out.multi, text, cfg) for text in texts]
             losses["vlm"] = level * torch.stack(pairs).sum()
         if "vvh" in cfg.terms:
-            losses["vvh"] = cfg.vv_weight * vision_vision(out.high, high, cfg)
+            losses["vvh"] = cfg.vv_weight * vision_vision(out.high, high_prior, cfg)
         if "vvm" in cfg.terms:
-            pair = vision_vision(out.multi_vv, soft, cfg)
+            pair = vision_vision(out.multi_vv, multi_prior, cfg)
             losses["vvm"] = level * cfg.vv_weight * pair
     return losses
 
@@ -182,16 +184,20 @@ def vision_language(views: Views, text: Section, cfg: LossConfig) -> Tensor:
 
 
 def vision_vision(views: Views, text: Section | None, cfg: LossConfig) -> Tensor:
-    """The views (B, D) against each other, softened by a section's codes where there is one."""
+    """The views (B, D) against each other, softened by a section's codes.
+
+    Without a section all rows count, against hard targets; with one those that have it, and the
+    term is 0 where fewer than two do.
+    """
     x, y = views
-    keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    if text is not None and int(text.present.sum()) >= 2:
+    codes = None
+    if text is not None:
         keep = text.present
-        codes: Tensor | None = text.code[keep]
-    else:
-        codes = None
-    targets = soft_targets(codes, cfg, tau=cfg.tau_vv, size=int(keep.sum())).to(x)
-    return cicl(x[keep], y[keep], targets, cfg, tau=cfg.tau_vv)
+        if int(keep.sum()) < 2:
+            return 0.0 * (x.sum() + y.sum())
+        x, y, codes = x[keep], y[keep], text.code[keep]
+    targets = soft_targets(codes, cfg, tau=cfg.tau_vv, size=len(x)).to(x)
+    return cicl(x, y, targets, cfg, tau=cfg.tau_vv)
 
 
 def _gathered(out: Output) -> Output:

@@ -92,7 +92,7 @@ class ImageEncoder(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """Channels of all stages as tokens of a pooled grid; only the [CLS] query attends (Sec. III-A).
+    """Channels of all stages as tokens of a pooled grid; only the [CLS] query attends (Sec. III-C).
 
     Args:
         config: Drop rates, grid, heads.
@@ -171,10 +171,11 @@ class TextEncoder(nn.Module):
         trained = self.bert.encoder.layer[config.layers - config.unfreeze_last :]
         for layer in trained:
             layer.requires_grad_(True)
+        self.eval()
 
     def train(self, mode: bool = True) -> "TextEncoder":
-        """A frozen encoder stays in evaluation mode (ledger A13)."""
-        return super().train(mode and self.config.unfreeze_last > 0)
+        """Stays in evaluation mode, trained layers included: codes are targets (ledger A13)."""
+        return super().train(False)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Tokens to (B, C) codes."""
@@ -319,9 +320,7 @@ class IMITATE(
             return Embeddings(self.high_projector(self.image_features(images).pooled))
 
     def codes(self, texts: Sequence[str]) -> Tensor:
-        """(N, C) text codes of cleaned texts, in evaluation mode; texts of like length together."""
-        was_training = self.text_encoder.training
-        self.text_encoder.eval()
+        """(N, C) text codes of cleaned texts; texts of like length together."""
         pieces, parts = self.word_pieces(), []
         order = np.argsort([len(text) for text in texts], kind="stable")
         starts = range(0, len(texts), TEXTS_AT_ONCE)
@@ -329,7 +328,6 @@ class IMITATE(
             for start in tqdm(starts, desc="encode texts", unit="batch", delay=2):
                 tokens = pieces([texts[k] for k in order[start : start + TEXTS_AT_ONCE]])
                 parts.append(self.text_encoder(Tokens(*(t.to(self.device) for t in tokens))))
-        self.text_encoder.train(was_training)
         return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(self.device)]
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:

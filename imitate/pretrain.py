@@ -103,7 +103,7 @@ def train(cfg: PretrainConfig) -> None:
         world = run.accelerator.num_processes
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size_per_process * world)
         wrapped, optimizer = run.prepare(model, optimizer)
-        steps = cfg.optim.epochs * len(loader)
+        steps = cfg.optim.epochs * run.batches(loader)
         for epoch in run.epochs(cfg.optim.epochs, patience=cfg.optim.patience):
             wrapped.train()
             for step, batch in run.steps(loader):

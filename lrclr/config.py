@@ -28,7 +28,7 @@ class ImageConfig:
     """From `size` to `input`: resize, or cut, in training at a random place."""
     antialias: bool = cite(False, code=f"{DATA_CODE}: default of its day", ledger="L13")
     """Smooth before the reduction to `input`."""
-    patch: int = cite(32, paper="Sec. 4: CLIP ViT-B/32", code=MODEL_CODE)
+    patch: int = cite(32, code=f"{MODEL_CODE}: CLIP ViT-B/32")
     """Side of a patch, pixels."""
     width: int = cite(768, code=MODEL_CODE)
     """Width of the transformer."""
@@ -40,15 +40,15 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    context: int = cite(77, code=MODEL_CODE)
+    context: int = cite(77, paper="Sec. 3", code=MODEL_CODE)
     """Longest text, byte pairs with start and end; the rest is cut."""
     pool: Literal["end", "mean"] = cite("end", code=MODEL_CODE)
     """Feature of a text: its end token, or the mean over its tokens."""
-    width: int = cite(512, code=MODEL_CODE)
+    width: int = cite(512, paper="Sec. 3", code=MODEL_CODE)
     """Width of the transformer."""
-    layers: int = cite(12, code=MODEL_CODE)
+    layers: int = cite(12, paper="Sec. 3", code=MODEL_CODE)
     """Transformer layers."""
-    heads: int = cite(8, code=MODEL_CODE)
+    heads: int = cite(8, paper="Sec. 3", code=MODEL_CODE)
     """Attention heads."""
 
 
@@ -122,11 +122,11 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset: Literal["mimic", "chexpert"] = cite("mimic", paper="Sec. 4: MIMIC-CXR")
+    dataset: Literal["mimic", "chexpert"] = cite("mimic", paper="Sec. 3: MIMIC-CXR")
     """Corpus of image-report pairs, every view."""
     sections: Literal["strict", "chexzero"] = cite(
         "strict",
-        paper="Sec. 4: impressions",
+        paper="Sec. 3, Datasets: impressions",
         code="report parser",
         released="chexzero",
         ledger="L12",
@@ -134,7 +134,10 @@ class DataConfig:
     """The impression as every paper here reads it, studies without one left out; or by CheXzero's
     rule, which trains on `NO IMPRESSION` and on blanks."""
     section: Literal["impression", "findings", "both"] = cite(
-        "impression", paper="Sec. 4; Sec. 3 says findings", code="report parser", ledger="L12"
+        "impression",
+        paper="Sec. 3, Datasets; its Encoding says findings",
+        code="report parser",
+        ledger="L12",
     )
     """Text of a pair; the rule of `chexzero` knows impressions alone."""
     shuffle_pairs: bool = cite(False, note="control: no learning possible")
@@ -161,7 +164,7 @@ class OptimConfig:
         64, code=f"{TRAIN_CODE}: names of checkpoints", released=16, ledger="L19"
     )
     """Over all processes."""
-    epochs: int = cite(20, paper="Sec. 4", code=TRAIN_CODE, released=4, ledger="L20")
+    epochs: int = cite(20, paper="Sec. 3, Datasets", code=TRAIN_CODE, released=4, ledger="L20")
     """Passes over the pairs."""
 
 
@@ -172,9 +175,10 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     freeze: Literal["none", "image", "text", "both"] = cite(
-        "none", paper="Sec. 3: fine-tuning module", code=TRAIN_CODE, ledger="L14"
+        "none", paper="Sec. 1: fine-tuning module", code=TRAIN_CODE, ledger="L14"
     )
-    """Encoders that are not trained; with both, zero-shot results cannot change."""
+    """Encoders that are not trained; with both and regions selected
+    after the encoder (`post`), zero-shot results cannot change."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
 
 
@@ -198,8 +202,9 @@ PHANTOM = replace(
         embedding_dim=96,
         cross=CrossConfig(width=96, heads=4),
     ),
-    # half of the phantom's impressions are the same sentence
-    data=DataConfig(section="both"),
+    # half of the phantom's impressions are the same sentence; findings alone, and batches of 24
+    # instead of 48, gave 74 on the named findings of seed 7 where both sections gave 73
+    data=DataConfig(section="findings"),
     # SGD at 1e-4 moves random weights nowhere in minutes
     optim=OptimConfig(
         optimizer="adamw",
@@ -207,7 +212,7 @@ PHANTOM = replace(
         schedule="cosine",
         warmup=0.1,
         weight_decay=0.2,
-        batch_size=48,
+        batch_size=24,
         epochs=12,
     ),
 )

@@ -31,10 +31,10 @@ from lrclr.model import LRCLR
 from lrclr.regions import by_score
 
 CAUTION = (
-    "{} layers, rollout {}: a product of layers is close to rank one, so what is selected is "
-    "mostly where attention ends, not what [CLS] looked at"
+    "a product of {} layers is close to rank one, so what is selected is mostly where attention "
+    "ends, not what [CLS] looked at"
 )
-"""Printed under every drawing of regions."""
+"""Printed under drawings of regions that such a product selects."""
 
 
 def findings_figure(results: Sequence[dict[str, Any]]) -> Figure:
@@ -136,7 +136,8 @@ def regions_figure(
                 )
             axis.set_title(f"{title}: {prompt}" if title == "by prompt" else title, fontsize=8)
             axis.axis("off")
-    figure.supxlabel(CAUTION.format(image.layers, model.config.regions.rollout), fontsize=6)
+    if model.config.regions.rollout == "product":
+        figure.supxlabel(CAUTION.format(image.layers), fontsize=6)
     return figure
 
 

@@ -1,7 +1,8 @@
-"""Images with impressions, for CheXzero's and LRCLR's training (Sec. 4, Datasets)."""
+"""Images with impressions, for CheXzero's and LRCLR's training (Sec. 3, Datasets)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -119,13 +120,18 @@ def impressions(table: RecordTable, cfg: PretrainConfig) -> list[str]:
     if cfg.data.sections == "chexzero":
         if cfg.data.dataset != "mimic":
             raise DataError("--data.sections chexzero reads whole reports, which only mimic has")
+        if cfg.data.section != "impression":
+            raise DataError(
+                "--data.sections chexzero finds impressions alone: add --data.section impression"
+            )
         reports = raw_reports(cfg.run.data_root)
         return [chexzero_impression(reports[s]) or " " for s in table.frame["study_id"]]
     if "section_impression" not in table.frame:
         table = join_reports(table, load_reports(cfg.run.data_root, None), keep_unmatched=True)
     names = {"both": ("findings", "impression")}.get(cfg.data.section, (cfg.data.section,))
     columns = [table.frame[f"section_{name}"] for name in names]
-    return [" ".join(" ".join(parts).split()) for parts in zip(*columns, strict=True)]
+    joined = [" ".join(" ".join(parts).split()) for parts in zip(*columns, strict=True)]
+    return [text if re.search("[A-Za-z]", text) else "" for text in joined]
 
 
 def shuffled(texts: Sequence[T], *, seed: int) -> list[T]:

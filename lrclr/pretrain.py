@@ -128,7 +128,7 @@ def train(cfg: PretrainConfig) -> None:
         optimizer = optimizer_of(model, cfg.optim)
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
         wrapped, optimizer = run.prepare(model, optimizer)
-        steps = cfg.optim.epochs * len(loader)
+        steps = cfg.optim.epochs * run.batches(loader)
         for _ in run.epochs(cfg.optim.epochs):
             wrapped.train()
             for step, (images, ids) in run.steps(loader):

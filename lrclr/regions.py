@@ -46,12 +46,13 @@ def class_row(attention: Sequence[Tensor], cfg: RegionConfig | None = None) -> T
     shapes = {tuple(layer.shape[1:]) for layer in attention}
     if len(shapes) != 1:
         raise ValueError(f"every layer needs the same heads and tokens, found {sorted(shapes)}")
-    if cfg.rollout == "last_layer":
-        return attention[-1][:, :, 0]
     # what is selected before the last layer has not seen that one
     whole = cfg.layers == "all" or cfg.select_at == "before_last"
+    attention = attention if whole else attention[:-1]
+    if cfg.rollout == "last_layer":
+        return attention[-1][:, :, 0]
     with torch.autocast(attention[0].device.type, enabled=False):
-        return _product(attention if whole else attention[:-1], cfg)
+        return _product(attention, cfg)
 
 
 def _product(attention: Sequence[Tensor], cfg: RegionConfig) -> Tensor:

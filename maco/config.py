@@ -28,17 +28,17 @@ class ImageConfig:
     size: int = cite(448, code=f"{COMMAND}: --SR 1", ledger="A4")
     """Side of the prepared images and of the reconstruction target, pixels; 224: no
     super-resolution."""
-    input: int = cite(224, paper="Sec. 3.1", code=MODEL_CODE)
+    input: int = cite(224, code=MODEL_CODE)
     """Side of the encoder's input, pixels, reduced from `size`."""
     resize_antialias: bool = cite(False, code="torchvision 0.13 on tensors", ledger="A5")
     """Smooth before that reduction."""
-    patch: int = cite(16, paper="Sec. 3.1: ViT-B/16", code=MODEL_CODE)
+    patch: int = cite(16, paper="Sec. 3.5: ViT-B/16", code=MODEL_CODE)
     """Side of a patch, pixels of the input."""
-    width: int = cite(768, paper="Sec. 3.1: ViT-B/16", code=MODEL_CODE)
+    width: int = cite(768, paper="Sec. 3.5: ViT-B/16", code=MODEL_CODE)
     """Width of the encoder."""
-    depth: int = cite(12, paper="Sec. 3.1: ViT-B/16", code=MODEL_CODE)
+    depth: int = cite(12, paper="Sec. 3.5: ViT-B/16", code=MODEL_CODE)
     """Blocks of the encoder."""
-    heads: int = cite(12, paper="Sec. 3.1: ViT-B/16", code=MODEL_CODE)
+    heads: int = cite(12, paper="Sec. 3.5: ViT-B/16", code=MODEL_CODE)
     """Attention heads of the encoder."""
     mask_ratio: float = cite(0.5, code=COMMAND, ledger="A7")
     """Share of the patches that the encoder does not see."""
@@ -63,20 +63,20 @@ class DecoderConfig:
 @dataclass(frozen=True)
 class TextConfig:
     vocabulary: str | None = cite(
-        "google-bert/bert-base-uncased", paper="Sec. 3.1: BERT", note="texts are lower case"
+        "google-bert/bert-base-uncased", paper="Sec. 3.3: BERT", note="texts are lower case"
     )
     """Hub id, local folder or file of the word pieces; none: the phantom's. The authors'
     30,000 pieces are the file `mimic_wordpiece.json`."""
-    layers: int = cite(12, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=6, ledger="A2")
+    layers: int = cite(12, paper="Sec. 3.3: BERT", code=MODEL_CODE, released=6, ledger="A2")
     """Transformer layers."""
     width: int = cite(
-        768, paper="Sec. 3.1", code=f"{MODEL_CODE}: 384, which cannot run", ledger="A1"
+        768, paper="Sec. 3.5", code=f"{MODEL_CODE}: 384, which cannot run", ledger="A1"
     )
     """Width of the transformer; equal to the image encoder's without `projection`."""
-    heads: int = cite(12, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=6, ledger="A2")
+    heads: int = cite(12, paper="Sec. 3.3: BERT", code=MODEL_CODE, released=6, ledger="A2")
     """Attention heads."""
     feedforward: int = cite(
-        3072, paper="Sec. 3.1: BERT", code=MODEL_CODE, released=1536, ledger="A2"
+        3072, paper="Sec. 3.3: BERT", code=MODEL_CODE, released=1536, ledger="A2"
     )
     """Width of the feed-forward layers."""
     init: Literal["bert", "xavier"] = cite(
@@ -103,10 +103,10 @@ class ModelConfig:
     )
     """Start of the importance layer's weights; `centre` is present in the code, times zero."""
     temperature: Literal["log", "linear"] = cite(
-        "log", paper='Sec. 3.3: "as CLIP"', code=LOSS_CODE, released="linear", ledger="L7"
+        "log", paper="Sec. 3.3: as CLIP's", code=LOSS_CODE, released="linear", ledger="L7"
     )
     """Learn log(1 / tau3), clamped at 100, or 1 / tau3 itself."""
-    tau3: float = cite(0.03, paper="Sec. 3.3", code=LOSS_CODE, ledger="L7")
+    tau3: float = cite(0.03, paper="Sec. 3.5", code=LOSS_CODE, ledger="L7")
     """Temperature of the contrast at the start."""
 
 
@@ -118,11 +118,11 @@ class LossConfig:
     """`paper`: one term, a high importance flattens its row; `released`: the mean of four cross
     entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`:
     plain CLIP, Table 5's second row."""
-    tau1: float = cite(1.0, paper="Sec. 3.3")
+    tau1: float = cite(1.0, paper="Sec. 3.5")
     """Temperature of the importance that scales logits."""
-    tau2: float = cite(16.0, paper="Sec. 3.3")
+    tau2: float = cite(16.0, paper="Sec. 3.5")
     """Temperature of the importance that weighs losses."""
-    group_size: int = cite(16, paper="Sec. 3.3: D", ledger="L5")
+    group_size: int = cite(16, paper="Sec. 3.5: D", ledger="L5")
     """Consecutive samples over which importance is normalised."""
     align_direction: Literal["i2t", "symmetric"] = cite(
         "i2t", paper="Eq. 3", code=LOSS_CODE, released="symmetric", ledger="L4"
@@ -171,11 +171,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    lr: float = cite(4.5e-4, paper="Sec. 3.4", code=COMMAND, released=2.5e-4, ledger="O1")
+    lr: float = cite(4.5e-4, paper="Sec. 3.5", code=COMMAND, released=2.5e-4, ledger="O1")
     """Highest learning rate of AdamW."""
-    betas: tuple[float, float] = cite((0.9, 0.95), paper="Sec. 3.4", code=COMMAND)
+    betas: tuple[float, float] = cite((0.9, 0.95), paper="Sec. 3.5", code=COMMAND)
     """AdamW's decay rates."""
-    weight_decay: float = cite(0.05, paper="Sec. 3.4", code=COMMAND)
+    weight_decay: float = cite(0.05, paper="Sec. 3.5", code=COMMAND)
     """Decoupled weight decay."""
     decay: Literal["strict", "released"] = cite(
         "strict", note="as in MAE", code="parameter groups", released="released", ledger="O6"
@@ -183,7 +183,7 @@ class OptimConfig:
     """Leave vectors, tokens and the temperature undecayed, or vectors and biases alone; the
     importance weights decay."""
     batch_size: int = cite(
-        512, paper="Sec. 3.4", code=f"{COMMAND}: 4 x 512", released=2048, ledger="O2"
+        512, paper="Sec. 3.5", code=f"{COMMAND}: 4 x 512", released=2048, ledger="O2"
     )
     """Global, over all processes."""
     epochs: int = cite(30, paper="Table 1", code=COMMAND, released=51, ledger="O3")

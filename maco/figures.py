@@ -59,6 +59,8 @@ def grounding_figure(model: MaCo, data_root: Path, *, count: int, tau: float) ->
         if phrase.image_id in paths:
             first.setdefault(phrase.category, phrase)
     chosen = list(first.values())[:count]
+    if not chosen:
+        raise DataError(f"no image that MS-CXR annotates lies below {data_root}")
     figure = Figure(figsize=(3 * len(chosen), 3.4), layout="constrained")
     for axis, phrase in zip(np.atleast_1d(figure.subplots(1, len(chosen))), chosen, strict=True):
         image = resize_and_pad(read_grey(table.root / paths[phrase.image_id]), model.size)
@@ -82,10 +84,13 @@ def position_figure(run: Path, *, count: int) -> Figure:
         DataError: If the run has logged none.
     """
     path = run / "positions.jsonl"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: give --run a folder of maco/pretrain.py")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    picked = [lines[k] for k in sorted({round(x) for x in np.linspace(0, len(lines) - 1, count)})]
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise DataError(f"{path} is missing or empty: give --run a folder of maco/pretrain.py")
+    picked = [
+        json.loads(lines[k])
+        for k in sorted({round(x) for x in np.linspace(0, len(lines) - 1, count)})
+    ]
     maps = [np.reshape(line["weights"], (int(len(line["weights"]) ** 0.5), -1)) for line in picked]
     most = max(float(np.abs(m).max()) for m in maps) or 1.0
     figure = Figure(figsize=(2.2 * len(maps), 2.6), layout="constrained")

@@ -102,9 +102,7 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
         Scalar; log B when all embeddings coincide (`batch_mean`: log B / D).
     """
     if cfg.weighting == "none":
-        flat = torch.ones_like(scores)
-        shares = grouped_softmax(torch.zeros_like(scores), cfg.group_size)
-        weights = Weights(flat, shares)
+        weights = Weights(torch.ones_like(scores), torch.ones_like(scores) / cfg.group_size)
     else:
         weights = importance_weights(
             scores, tau1=cfg.tau1, tau2=cfg.tau2, group_size=cfg.group_size
@@ -114,6 +112,8 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
         terms = (terms + weighted_contrast(logits.mT, weights)) / 2
     if cfg.align_reduction == "batch_mean":
         return terms.mean()
+    if cfg.weighting == "none":  # the last group may be smaller
+        return terms.mean() * cfg.group_size
     return terms.sum() / len(scores.split(cfg.group_size))
 
 

@@ -27,7 +27,7 @@ TOKENS = ("cls_token", "mask_token", "temperature")
 def lr_at(epoch: float, cfg: OptimConfig) -> float:
     """Learning rate at a fractional epoch: linear from 0, then half a cosine to 0.
 
-    Source: MaCo Sec. 3.4 ("as in MAE"); released schedule, warm-up of 2 epochs (ledger O4).
+    Source: MaCo Sec. 3.5 (as MAE's); released schedule, warm-up of 2 epochs (ledger O4).
     """
     if epoch < cfg.warmup_epochs:
         return cfg.lr * epoch / cfg.warmup_epochs
@@ -76,6 +76,8 @@ def validate(model: MaCo, pairs: Pairs, cfg: PretrainConfig) -> float:
 
 def train(cfg: PretrainConfig) -> None:
     """Build, then loop; whatever is not MaCo lives in `training.Run`."""
+    if not any((cfg.loss.mae_weight, cfg.loss.align_weight)):
+        raise training.TrainingError("both losses have weight 0: nothing would be learnt")
     with training.Run(cfg, name="maco") as run:
         if run.finished:
             run.say(f"{run.out} is complete; nothing to do")
@@ -96,7 +98,7 @@ def train(cfg: PretrainConfig) -> None:
         for _ in run.epochs(cfg.optim.epochs):
             wrapped.train()
             for step, batch in run.steps(loader):
-                run.set_lr(optimizer, lr_at(step / len(loader), cfg.optim))
+                run.set_lr(optimizer, lr_at(step / run.batches(loader), cfg.optim))
                 losses = pretrain_losses(wrapped(*batch), cfg.loss)
                 run.update(optimizer, losses, clip_norm=None)
                 model.clamp_temperature()

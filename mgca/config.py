@@ -29,7 +29,7 @@ class ImageConfig:
         ledger="D21",
     )
     """timm name of a ViT or ResNet, with its weights (ResNet-50: `resnet50.tv_in1k`, D22)."""
-    weights: Literal["imagenet", "none"] = cite("imagenet", paper="Sec. 4.1", ledger="D22")
+    weights: Literal["imagenet", "none"] = cite("imagenet", code="image encoder", ledger="D22")
     """Initial weights of the backbone."""
     patch: int | None = cite(None, note="the backbone's own")
     """Side of a patch, pixels, to shrink a ViT."""
@@ -49,7 +49,7 @@ class ImageConfig:
     """Side to which a ResNet upsamples its input, pixels; 19 x 19 regions at 299."""
     size: int = cite(256, code=f"{DATA_CODE}: imsize")
     """Long side after the resize that precedes zero padding, pixels."""
-    crop: int = cite(224, paper="Sec. 4.1", code=f"{DATA_CODE}: crop_size")
+    crop: int = cite(224, code=f"{DATA_CODE}: crop_size")
     """Random crop in training, centre crop otherwise, pixels."""
 
 
@@ -79,7 +79,7 @@ class TextConfig:
     )
     """A report that fills `max_tokens` loses its last word and [SEP]."""
     sentence_rule: Literal["released", "decimal_safe"] = cite(
-        "released", code=DATA_CODE, note="the paper: sentences of 3 tokens or more", ledger="D26"
+        "released", code=DATA_CODE, note="the paper says nothing of sentences", ledger="D26"
     )
     """`released` drops one-word sentences and splits inside 2.5 cm; `decimal_safe` keeps both."""
     max_tokens: int = cite(112, code=f"{DATA_CODE}: max_words")
@@ -108,14 +108,14 @@ class ModelConfig:
     prototypes: int = cite(500, paper="Sec. 4.1", code=f"{PRETRAIN}: num_prototypes")
     """Number K of prototypes."""
     cta_attention: Literal["learned", "cosine"] = cite(
-        "learned", paper="Sec. 3.3", code=LOSS_CODE, released="cosine", ledger="D03"
+        "learned", paper="Eq. 4", code=LOSS_CODE, released="cosine", ledger="D03"
     )
     """Cross-attention with projections Q, K, V, O, one set a direction, or of plain cosines."""
     cta_attention_bias: bool = cite(
-        False, paper="Sec. 3.3", code=LOSS_CODE, released=True, ledger="D03"
+        False, paper="Eq. 4", code=LOSS_CODE, released=True, ledger="D03"
     )
     """Biases of those projections."""
-    cta_attention_heads: int = cite(1, paper="Sec. 3.3", code=LOSS_CODE)
+    cta_attention_heads: int = cite(1, paper="Eq. 4", code=LOSS_CODE)
     """Heads of the learned cross-attention."""
 
 
@@ -128,7 +128,7 @@ class LossConfig:
     tau_cpa: float = cite(0.2, paper="Sec. 4.1", code=PRETRAIN)
     """Temperature of the prototype assignment."""
     scaling: Literal["paper", "released"] = cite(
-        "paper", paper="Eq. 2, 6", code=LOSS_CODE, released="released", ledger="D05 D06"
+        "paper", paper="Eq. 3, 6", code=LOSS_CODE, released="released", ledger="D05 D06"
     )
     """`paper` halves the sums over both directions of ITA and CTA."""
     token_weights: Literal["clipped", "normalised", "literal"] = cite(
@@ -140,7 +140,7 @@ class LossConfig:
     """[CLS] attention clipped to its 10 % and 90 % quantiles and made to sum to 1; only the latter;
     or raw over the number of tokens."""
     normalise_attended_patches: bool = cite(
-        True, paper="Sec. 3.3", code=LOSS_CODE, released=False, ledger="D04"
+        True, paper="Eq. 5", code=LOSS_CODE, released=False, ledger="D04"
     )
     """Scale what a ViT's patches see of the words to length 1; for ResNets always done."""
     sinkhorn_iterations: int = cite(3, code=f"{PRETRAIN}: sinkhorn_iterations", ledger="D15")

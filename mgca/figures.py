@@ -23,13 +23,12 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from common.checkpoint import CheckpointError
-from common.data import load as load_table
 from common.data.images import read_grey, resize_and_pad
-from common.data.prepare import DecodedImages, open_prepared
+from common.data.prepare import Images, open_dataset
 from common.data.records import RecordTable
 from common.data.tables import DataError
 from mgca.checkpoint import load_released
-from mgca.config import LossConfig
+from mgca.config import RELEASED
 from mgca.model import MGCA
 from mgca.text import Tokens
 
@@ -47,9 +46,7 @@ class WordMaps(NamedTuple):
 
 
 @torch.no_grad()
-def word_maps(
-    model: MGCA, view: Tensor, report: str, *, tau: float = LossConfig().tau_cta
-) -> WordMaps:
+def word_maps(model: MGCA, view: Tensor, report: str, *, tau: float) -> WordMaps:
     """Attention of a report's words over one image's patches (Eq. 4), as CTA trains it.
 
     Source: MGCA Fig. 3. The authors' notebook shows one minus the weights of attention layers that
@@ -73,7 +70,8 @@ def word_maps(
         weights = (text.word_emb @ image.patch_emb.mT / tau).softmax(dim=-1)
     else:
         weights = model.word_attention(text.word_emb, image.patch_emb, image.patch_emb)[1]
-    words = pieces.words(tokens)[0][1:-1]
+    words = pieces.words(tokens)[0][1:]
+    words = words[:-1] if words[-1] == "[SEP]" else words  # a full report may have lost it
     maps = weights[0, : len(words)].unflatten(1, image.grid)
     return WordMaps(words, maps.float().cpu().numpy())
 
@@ -118,7 +116,7 @@ NOT_COUNTED = ("No Finding", "Support Devices", "Lung Opacity", "Enlarged Cardio
 def single_label_embeddings(
     model: MGCA,
     table: RecordTable,
-    root: Path,
+    images: Images,
     *,
     names: Sequence[str],
     most: int = 200,
@@ -145,8 +143,6 @@ def single_label_embeddings(
     if not kept:
         raise ValueError(f"no frontal image of {table.dataset} has one of {list(names)} alone")
     ids = table.frame["image_id"].iloc[kept].tolist()
-    prepared = open_prepared(root, table.dataset, model.size, table_sha256=table.table_sha256)
-    images = prepared or DecodedImages(table, model.size)
     parts = [
         model.embed_images(model.normalise(images.read(ids[i : i + 64]))).emb
         for i in range(0, len(ids), 64)
@@ -190,6 +186,8 @@ class Args:
     """For `words`: PNG, JPEG or DICOM."""
     report: tyro.conf.Positional[str] = ""
     """For `words`: the text whose words are shown."""
+    tau: float = RELEASED.loss.tau_cta
+    """For `words`: temperature of a cosine attention; a learned one has none."""
     model: str = "runs/phantom/mgca-vit-seed0/best"
     """Model folder, hub id, or a checkpoint (.ckpt) that the authors released."""
     dataset: str = "chexpert"
@@ -229,13 +227,11 @@ def draw(args: Args) -> Figure:
     """The figure that the command line asks for."""
     model = load(args.model)
     if args.figure == "prototypes":
-        table = load_table(args.dataset, args.data_root)
-        return embedding_figure(
-            single_label_embeddings(model, table, args.data_root, names=args.labels)
-        )
+        _, table, images = open_dataset(args.data_root, args.dataset, model.size)
+        return embedding_figure(single_label_embeddings(model, table, images, names=args.labels))
     pixels = resize_and_pad(read_grey(args.image), model.size).astype(np.uint8)
     view = model.normalise(pixels[None])
-    return word_figure(view, word_maps(model, view, args.report))
+    return word_figure(view, word_maps(model, view, args.report, tau=args.tau))
 
 
 def main() -> None:

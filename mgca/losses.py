@@ -1,4 +1,4 @@
-"""MGCA's losses (Sec. 3.2-3.4): instance-, token- and prototype-wise alignment."""
+"""MGCA's losses (Sec. 3.2): instance-, token- and prototype-wise alignment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def instance_loss(image_emb: Tensor, text_emb: Tensor, *, tau: float) -> Tensor:
 
     .. math:: \mathrm{CE}(S, i) + \mathrm{CE}(S^\top, i),\quad S_{ij} = v_i^\top t_j / \tau
 
-    Source: MGCA Eq. 1-2 is half of this (ledger D05).
+    Source: MGCA Eq. 3 is half of this (ledger D05).
 
     Args:
         image_emb: (B, D) unit vectors.
@@ -101,7 +101,7 @@ def token_contrast(
 def token_weights(attention: Tensor, mask: Tensor, *, rule: str) -> Tensor:
     """How much each token counts in the token contrast; no gradient.
 
-    Source: MGCA Sec. 3.3 weighs by raw attention to [CLS] over S (`literal`); the released code
+    Source: MGCA Eq. 5 weighs by raw attention to [CLS] over S (`literal`); the released code
     clips what is not zero between quantiles and makes it sum to 1 (`clipped`; ledger D07).
 
     Args:
@@ -163,7 +163,7 @@ def prototype_loss(image_scores: Tensor, text_scores: Tensor, cfg: LossConfig) -
     .. math:: -\tfrac12 \left[\overline{q_v \log\mathrm{softmax}(s_t / \tau)}
               + \overline{q_t \log\mathrm{softmax}(s_v / \tau)}\right]
 
-    Source: MGCA Eq. 7-8, which omits the minus (ledger D10).
+    Source: MGCA Eq. 7-9, which omit the minus (ledger D10).
 
     Args:
         image_scores: (B, K) cosines with the prototypes.

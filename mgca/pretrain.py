@@ -123,7 +123,7 @@ def train(cfg: PretrainConfig) -> None:
         run.say(f"{len(corpus.train)} training pairs, {len(corpus.valid)} for validation")
         loader = run.loader(corpus.train, batch_size=cfg.optim.batch_size)
         wrapped, optimizer = run.prepare(model, optimizer_of(model, cfg.optim))
-        steps = cfg.optim.epochs * len(loader)
+        steps = cfg.optim.epochs * run.batches(loader)
         for epoch in run.epochs(cfg.optim.epochs, patience=cfg.optim.patience):
             frozen = (model.prototypes,) if epoch < cfg.optim.freeze_prototypes_epochs else ()
             wrapped.train()

@@ -1,4 +1,4 @@
-"""Prototypes and the Sinkhorn codes that share samples out among them (MGCA Sec. 3.4)."""
+"""Prototypes and the Sinkhorn codes that share samples out among them (MGCA Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ class Prototypes(nn.Module):
         self.weight = nn.Linear(dim, count, bias=False).weight
 
     def forward(self, emb: Tensor) -> Tensor:
-        """Cosines of unit embeddings (B, D) with the prototypes: (B, K)."""
+        """Cosines of unit embeddings (B, D) with the prototypes: (B, K), in float32 or better.
+
+        The codes divide them by a small eps, which would magnify the steps of half precision.
+        """
         with torch.no_grad():
             self.weight.copy_(F.normalize(self.weight, dim=1))
-        return emb @ self.weight.mT
+        with torch.autocast(emb.device.type, enabled=False):
+            return emb.to(self.weight.dtype) @ self.weight.mT
 
 
 @torch.no_grad()
@@ -32,7 +36,7 @@ def sinkhorn(scores: Tensor, *, eps: float, iterations: int) -> Tensor:
     .. math:: Q = \mathrm{diag}(a)\,\exp(s / \epsilon)\,\mathrm{diag}(b),\quad
               \sum_i Q_{ik} = B / K,\ \sum_k Q_{ik} = 1
 
-    Source: MGCA Sec. 3.4 (after SwAV); released `sinkhorn`. Alternating normalisation, a constant
+    Source: MGCA Sec. 3.2 (after SwAV); released `sinkhorn`. Alternating normalisation, a constant
     number of rounds, the samples' sums last. The codes of several processes are those of the joined
     batch: gather the scores first.
 

@@ -69,13 +69,13 @@ class MgcaDetection:
         "eval", paper="Sec. 4.2: frozen", code="detection module", released="train", ledger="D36"
     )
     """Mode of the frozen encoder's batch normalisation."""
-    lr: float = cite(5e-4, paper="Sec. 4.2", code="detection script")
-    lr_few_rsna: float = cite(2e-4, paper="Sec. 4.2", code="detection script, 1 %")
+    lr: float = cite(5e-4, code="detection script")
+    lr_few_rsna: float = cite(2e-4, code="detection script, 1 %")
     lr_few_object_cxr: float = cite(2.5e-4, code="detection script, 1 %")
-    batch: int = cite(16, paper="Sec. 4.2", code="detection script")
+    batch: int = cite(16, code="detection script")
     batch_few: int = cite(8, code="detection script, 1 %")
     betas: tuple[float, float] = cite((0.9, 0.999), code="detection module")
-    weight_decay: float = cite(1e-6, paper="Sec. 4.2", code="detection script")
+    weight_decay: float = cite(1e-6, code="detection script")
     epochs: int = cite(50, code="detection script")
     epoch_steps: int | None = cite(None, code="detection script")
     """Batches of an epoch; none: those of one pass over the training images."""

@@ -50,18 +50,18 @@ class MacoFinetune:
     """Recipe of `finetune/maco`."""
 
     recipe: Literal["search", "released"] = cite(
-        "search", paper="Sec. 2.2", code="fine-tuning commands", released="released", ledger="C1"
+        "search", paper="Sec. 3.5", code="fine-tuning commands", released="released", ledger="C1"
     )
     """Choose the rate on the validation part, or take the released one."""
     rates: tuple[float, ...] = cite(
-        (8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4, 1e-4), paper="Sec. 2.2: 8e-3 to 1e-4", ledger="C1"
+        (8e-3, 4e-3, 2e-3, 1e-3, 5e-4, 2.5e-4, 1e-4), paper="Sec. 3.5: 8e-3 to 1e-4", ledger="C1"
     )
     """Rates that are searched."""
     steps: int | None = cite(None, code="fine-tuning commands", ledger="C2")
     """Updates; none: the released table's."""
     batch: int = cite(96, code="fine-tuning commands", ledger="C2")
     """Images of an update."""
-    momentum: float = cite(0.9, paper="Sec. 2.2", code="fine-tuning script")
+    momentum: float = cite(0.9, paper="Sec. 3.5", code="fine-tuning script")
     """Of SGD."""
     clip_norm: float | None = cite(1.0, code="fine-tuning script")
     """Largest gradient norm."""
@@ -69,7 +69,7 @@ class MacoFinetune:
     """Looks at the validation part; the best mean AUROC is tested."""
     drop_path: float = cite(0.1, code="fine-tuning script", ledger="C10")
     """Stochastic depth of the last block of a ViT; grows from 0."""
-    optimizer: Literal["sgd", "adamw"] = cite("sgd", paper="Sec. 2.2")
+    optimizer: Literal["sgd", "adamw"] = cite("sgd", paper="Sec. 3.5")
     weight_decay: float = cite(0.0, code="fine-tuning script")
     schedule: Literal["cosine", "constant"] = cite("cosine", code="fine-tuning script")
     """Linear warm-up and half a cosine, or the same rate throughout."""

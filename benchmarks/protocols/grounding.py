@@ -1,4 +1,4 @@
-"""Zero-shot phrase grounding on boxes (MaCo Sec. 2.5, Tables 4 and 5; ledger G1-G12).
+"""Zero-shot phrase grounding on boxes (MaCo Sec. 2.3 and 2.6, Tables 4 and 5; ledger G1-G12).
 
 Deterministic: phrases keep their order, nothing is drawn. A heat map is the similarity of every
 patch with the phrase, smoothed and scaled up; its position weights (MaCo) multiply a stored small

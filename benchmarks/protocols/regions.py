@@ -76,5 +76,10 @@ def overlap(model: LRCLR, boxes: Boxes, images: Images, ids: Sequence[str]) -> O
             hits.append(float(covered[patches].mean()))
             everywhere.append(float(covered.mean()))
         start += len(pixels)
+    if not any(everywhere):
+        raise DataError(
+            f"no patch's centre lies in a box of any of {len(positive)} images: boxes are smaller "
+            "than patches, nothing can be compared"
+        )
     selected, chance = float(np.mean(hits)), float(np.mean(everywhere))
     return Overlap(selected, chance, selected / chance, np.array(hits), tuple(positive))

@@ -55,7 +55,7 @@ class MgcaSegmentation:
     )
     """Mode of the frozen encoder's batch normalisation."""
     optimizer: Literal["adam", "adamw"] = cite("adamw", code="segmentation module")
-    lr: float = cite(5e-4, paper="Sec. 4.2", code="segmentation script")
+    lr: float = cite(5e-4, code="segmentation script")
     betas: tuple[float, float] = cite((0.9, 0.999), code="segmentation module")
     weight_decay: float = cite(0.05, code="segmentation script")
     batch_siim: int = cite(8, code="segmentation script")

@@ -41,7 +41,7 @@ class MacoSegmentation:
     """Recipe of `segmentation/maco`."""
 
     recipe: Literal["paper", "released"] = cite(
-        "paper", paper="Sec. 2.3", code="segmentation configs", released="released", ledger="S1"
+        "paper", paper="Sec. 3.5", code="segmentation configs", released="released", ledger="S1"
     )
     """Rate 5e-6 for every share of the labels, or the released ones."""
     size: int = cite(SIZES["segmentation/maco"], code="segmentation configs", ledger="S6")
@@ -50,7 +50,7 @@ class MacoSegmentation:
     """Of the decoder; a third of it in the auxiliary head."""
     dropout: float = cite(0.1, code="segmentation configs", ledger="S6")
     """Before both classifiers."""
-    lr: float = cite(5e-6, paper="Sec. 2.3", code="segmentation configs", ledger="S1")
+    lr: float = cite(5e-6, paper="Sec. 3.5", code="segmentation configs", ledger="S1")
     """Highest learning rate of AdamW."""
     lr_released: tuple[float, float, float] = cite(
         (5e-6, 2e-5, 1.5e-5), code="segmentation configs", ledger="S1"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import evaluate
+from benchmarks import evaluate, findings
 from benchmarks.facts import parameters, split_sizes
+from benchmarks.findings import zero_shot_findings
 from benchmarks.job import Args
 from benchmarks.models import (
     GLORIA,
@@ -47,13 +48,25 @@ def golden() -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
-def test_released_probabilities_and_thresholds() -> None:
+def test_released_probabilities_and_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """CheXzero's softmax of a pair, and its cuts on the same data."""
     g = golden()
     unit = {k: g[k] / np.linalg.norm(g[k], axis=1, keepdims=True) for k in ("pos", "neg")}
     image = g["image_features"] / np.linalg.norm(g["image_features"], axis=1, keepdims=True)
-    present, absent = (image @ unit[k].T for k in ("pos", "neg"))
-    scores = 1 / (1 + np.exp(absent - present))
+    names = [f"finding {k}" for k in range(len(unit["pos"]))]
+    cosines = {
+        template.format(name): image @ unit[sign][k]
+        for sign, template in (("pos", "{}"), ("neg", "No {}"))
+        for k, name in enumerate(names)
+    }
+
+    def class_scores(*arguments: Any) -> np.ndarray:
+        return np.stack([cosines[texts[0]] for texts in arguments[3].values()], axis=1)
+
+    monkeypatch.setattr(prompt_pairs, "class_scores", class_scores)
+    nothing: Any = None
+    cfg = prompt_pairs.PairConfig()
+    scores = prompt_pairs.probabilities(nothing, nothing, (), names, cfg)
     np.testing.assert_allclose(scores, g["y_pred"], rtol=1e-5)
     for k, wanted in enumerate(g["auc"]):
         truth, found = g["y_true"][:, k], g["y_pred"][:, k]
@@ -126,6 +139,28 @@ def test_fourteen_findings_with_intervals_and_a_mended_pair(corpus: Path, tmp_pa
     assert inverted != pytest.approx(mended)
     assert {"f1", "f1_youden", "f1_mcc", "f1_half"} <= set(cells)
     assert not set(record["details"]["left_out"]) & set(positives)
+
+
+def test_the_mended_pair_asks_for_no_finding(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that knows every label, and "finding" as the contrary of no finding, is perfect."""
+
+    def knowing(model: Any, data: Any, ids: Any, names: Any, cfg: Any) -> np.ndarray:
+        lower = [label.lower() for label in data.task.labels]
+        labels = np.asarray(data.targets(ids), np.float32)
+        if list(names) == ["finding"]:
+            return 1 - labels[:, [lower.index("no finding")]]
+        return labels[:, [lower.index(name) for name in names]]
+
+    monkeypatch.setattr(prompt_pairs, "probabilities", knowing)
+    args = Args("zero_shot", RANDOM_CHEXZERO.id, "chexpert14", data_root=corpus, resamples=5)
+    model = fresh_model(settings(GLORIA, "phantom", 0))
+    monkeypatch.setattr(findings, "_honest", lambda *rest: [])
+    cells = zero_shot_findings(args, cast(Predictor, model)).cells
+    perfect = {c.metric: c.value for c in cells if c.metric.startswith("auroc")}
+    assert perfect["auroc_repaired:No Finding"] == 1.0
+    assert set(perfect.values()) == {1.0}
 
 
 def test_a_pair_of_prompts_on_siim(corpus: Path, tmp_path: Path) -> None:

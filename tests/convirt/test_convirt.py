@@ -104,9 +104,34 @@ def test_views_without_ranges_are_the_resized_image() -> None:
         cropped(ramp, 65)
 
 
+def test_a_shift_is_a_share_of_the_crop() -> None:
+    """The middle of a quarter of the image lies within it, or up to a tenth of its side beyond."""
+    cfg = AugmentConfig(
+        crop_area=(0.25, 0.25),
+        flip=0,
+        rotate=0,
+        shift=0.1,
+        scale=(1, 1),
+        light=(1, 1),
+        blur=(1e-3, 1e-3),
+    )
+    ramp = np.tile(np.arange(100, dtype=np.uint8), (300, 100, 1))
+    views = augmented(ramp, 50, cfg, [np.random.default_rng(k) for k in range(300)])
+    middles = (views[:, 0, 25, 25].numpy() + 1) * 255 / 2
+    assert 19 < middles.min() < 24  # 25 without a shift
+    assert 76 < middles.max() < 81
+
+
 def test_sentences_split_at_stops_not_at_decimals() -> None:
     text = "1. A 2.5 cm nodule.\n2. No effusion seen today. Normal."
     assert sentences(text, min_words=3) == ["a 2.5 cm nodule.", "no effusion seen today."]
+    text = "Heart size is unchanged compared to 2013. Tube ends at T 5. No effusion seen: 1. clear."
+    assert sentences(text, min_words=1) == [
+        "heart size is unchanged compared to 2013.",
+        "tube ends at t 5.",
+        "no effusion seen:",
+        "clear.",
+    ]
 
 
 def test_the_rate_is_halved_on_a_plateau() -> None:

@@ -248,6 +248,12 @@ def test_impressions_by_both_rules(corpus: Path, tmp_path: Path) -> None:
     data = replace(cfg.data, sections="chexzero", dataset="chexpert")
     with pytest.raises(DataError, match="mimic"):
         impressions(table, replace(cfg, data=data))
+    data = replace(cfg.data, sections="chexzero", section="both")
+    with pytest.raises(DataError, match=r"add --data\.section"):
+        impressions(table, replace(cfg, data=data))
+    first = table.frame.index[0]
+    table.frame.loc[first, "section_impression"] = "___."
+    assert impressions(table, cfg)[0] == ""
 
 
 def test_exactly_the_trained_parameters_get_a_gradient(corpus: Path, tmp_path: Path) -> None:
@@ -298,6 +304,14 @@ def test_before_the_last_layer_it_sees_class_and_regions_alone() -> None:
     assert (
         found.feature - placed("post").image_side(images, regions=False).feature
     ).abs().max() > 0
+
+
+def test_layers_before_the_last_mean_what_they_say() -> None:
+    attention = [torch.rand(1, 2, 5, 5).softmax(-1) for _ in range(3)]
+    cfg = RegionConfig(rollout="last_layer", layers="before_last")
+    torch.testing.assert_close(class_row(attention, cfg), attention[1][:, :, 0])
+    cfg = replace(cfg, layers="all")
+    torch.testing.assert_close(class_row(attention, cfg), attention[2][:, :, 0])
 
 
 def test_a_layer_of_its_own_changes_nothing_until_it_is_trained() -> None:

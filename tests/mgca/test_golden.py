@@ -24,6 +24,7 @@ from mgca.model import (
     TextOutput,
     ViTEncoder,
 )
+from mgca.pretrain import retrieval
 from mgca.prototypes import sinkhorn
 from mgca.text import Tokens, WordPieces, caption
 
@@ -86,6 +87,9 @@ def test_losses_and_gradients(case: str, monkeypatch: pytest.MonkeyPatch) -> Non
         "cta": token_loss(out, cfg, mask_padding=False),
         "cpa": prototype_loss(out.image_scores, out.text_scores, cfg),
     }
+    for top in (1, 5):
+        found_top = retrieval(out.image.emb.detach(), out.text.emb.detach(), top=top)
+        assert found_top == pytest.approx(g[f"acc{top}"].mean())
     leaves = {**raw, "prototypes": prototypes}
     for name, loss in losses.items():
         close(loss, g[f"loss_{name}"])

@@ -28,7 +28,7 @@ LOCAL_ONLY = Model("gloria-local-only", "gloria", ONLY_LOCAL)
 CONVIRT = Model(
     "convirt-gloria",
     "gloria",
-    # ConVIRT Appendix A: lambda 0.75 image-to-text, temperature 0.1; encoders and heads are GLoRIA's
+    # ConVIRT Appendix A: lambda 0.75, temperature 0.1; encoders and heads are GLoRIA's
     (
         *(*ONLY_GLOBAL, "--loss.tau1", "0.1"),
         *("--loss.image-to-text", "0.75", "--loss.text-to-image", "0.25"),

@@ -129,16 +129,24 @@ def object_cxr_inventory(data_root: Path) -> list[Inventory]:
     home = object_cxr.find_home(data_root)
     tables = object_cxr.tables(home)
     rows = {part: object_cxr.read_rows(path, part) for part, path in tables.items()}
+    faults = [
+        ("box_invalid", tables[part], listed["image_id"].iloc[number - 1], f"row {number}: {fault}")
+        for part, listed in rows.items()
+        for number, fault in object_cxr.malformed(listed).items()
+    ]
+    faulty = {name for _, _, name, _ in faults}
     both = pd.concat(rows.values(), ignore_index=True)
     boxes = [
         (name, box.x, box.y, box.width, box.height)
         for name, text in zip(both["image_id"], both["annotation"], strict=True)
+        if name not in faulty
         for box in object_cxr.boxes_of(text)
     ]
     columns = ["image_id", "x", "y", "width", "height"]
     found = Inventory(
         *("object_cxr", home, list(tables.values()), _unique(both)),
         pd.DataFrame(boxes, columns=columns).drop_duplicates(),
+        faults=faults,
     )
     for part, listed in rows.items():
         found.repeated(tables[part], listed["image_id"][listed["image_id"].duplicated()])

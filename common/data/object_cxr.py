@@ -64,7 +64,7 @@ def read_rows(path: Path, part: str) -> pd.DataFrame:
     """`image_id`, `path` and `annotation` of one part.
 
     Raises:
-        DataError: If a column is missing, or an annotation malformed; names the row.
+        DataError: If a column is missing.
     """
     table = read_table(path, ["image_name", "annotation"], alias={"image_path": "image_name"})
     names = table["image_name"].str.strip().str.rpartition("/")[2]
@@ -72,12 +72,18 @@ def read_rows(path: Path, part: str) -> pd.DataFrame:
         resolve_inside(path.parent, name)
     rows = pd.DataFrame({"image_id": part + "/" + names, "annotation": table["annotation"]})
     rows["path"] = rows["image_id"]
+    return rows
+
+
+def malformed(rows: pd.DataFrame) -> dict[int, str]:
+    """What is wrong with annotations, by the number of the data row, from 1."""
+    faults = {}
     for number, text in enumerate(rows["annotation"], start=1):
         try:
             boxes_of(text)
         except ValueError as error:
-            raise DataError(f"{path}: data row {number}: {error}") from error
-    return rows
+            faults[number] = str(error)
+    return faults
 
 
 def boxes_of(annotation: str, *, polygons: Polygons = "corners") -> tuple[Box, ...]:
@@ -127,11 +133,15 @@ def load(
         polygons: See `boxes_of`.
 
     Raises:
-        DataError: If a table is absent or malformed.
+        DataError: If a table is absent, or an annotation malformed; names the row.
     """
     home = find_home(data_root)
     found = tables(home)
-    rows = pd.concat([read_rows(p, part) for part, p in found.items()], ignore_index=True)
+    parts = {path: read_rows(path, part) for part, path in found.items()}
+    for path, part_rows in parts.items():
+        for number, fault in malformed(part_rows).items():
+            raise DataError(f"{path}: data row {number}: {fault}")
+    rows = pd.concat(parts.values(), ignore_index=True)
     boxes = {
         image_id: shapes
         for image_id, text in zip(rows["image_id"], rows["annotation"], strict=True)

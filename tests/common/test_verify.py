@@ -351,6 +351,17 @@ def test_nih_and_ms_cxr_rows(
     assert found(corpus) == [(kind, dataset, f"{path.relative_to(corpus)}#{name}")]
 
 
+def test_malformed_shapes_are_listed(corpus: Path) -> None:
+    home = corpus / "object-CXR"
+    for part, shape in (("train", "0 5 5 5 9"), ("dev", "7 1 2 3 4")):
+        (home / f"{part}.csv").write_text(f"image_name,annotation\n1.jpg,{shape}\n")
+    seal(home, "train.csv", "dev.csv")
+    assert sorted(found(corpus)) == [
+        ("box_invalid", "object_cxr", f"object-CXR/{part}.csv#{part}/1.jpg")
+        for part in ("dev", "train")
+    ]
+
+
 def test_an_opaque_alpha_channel_is_as_published_for_nih(corpus: Path) -> None:
     path = corpus / "ChestX-ray14/images/00000001_000.png"
     grey = np.stack([NOISE, NOISE, NOISE, np.full_like(NOISE, 255)], axis=-1)

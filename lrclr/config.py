@@ -203,7 +203,7 @@ PHANTOM = replace(
         cross=CrossConfig(width=96, heads=4),
     ),
     # half of the phantom's impressions are the same sentence; findings alone, and batches of 24
-    # instead of 48, gave 74 on the named findings of seed 7 where both sections gave 73
+    # instead of 48, gave 74 on the named findings of seed 7 where both sections gave 73 (README)
     data=DataConfig(section="findings"),
     # SGD at 1e-4 moves random weights nowhere in minutes
     optim=OptimConfig(

@@ -40,7 +40,7 @@ def test_grounding_figure_draws_the_phrases(tmp_path: Path) -> None:
 
 
 def test_position_and_tau_figures_read_what_runs_write(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is missing: give --run"):
+    with pytest.raises(DataError, match="is missing or empty"):
         position_figure(tmp_path, count=3)
     lines = [{"epoch": k, "weights": [0.1 * k] * 64} for k in range(5)]
     (tmp_path / "positions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))

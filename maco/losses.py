@@ -112,8 +112,8 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
         terms = (terms + weighted_contrast(logits.mT, weights)) / 2
     if cfg.align_reduction == "batch_mean":
         return terms.mean()
-    if cfg.weighting == "none":  # the last group may be smaller
-        return terms.mean() * cfg.group_size
+    if cfg.weighting == "none":  # a smaller last group counts by its size
+        return terms.sum() * cfg.group_size / len(terms)
     return terms.sum() / len(scores.split(cfg.group_size))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -81,10 +82,12 @@ def test_padding_changes_nothing(preset: str) -> None:
     texts = ["mild cardiomegaly is seen", "no focal consolidation", "small left pleural effusion"]
     images = torch.randn(3, 1, 96, 96)
 
-    def losses(pad: str, pad_words: str) -> dict[str, torch.Tensor]:
+    def losses(
+        pad: Literal["longest", "max"], pad_words: Literal["mask", "keep"]
+    ) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         cfg = PRESETS[preset]
-        text = replace(cfg.model.text, pad=pad, pad_words=pad_words)  # type: ignore[arg-type]
+        text = replace(cfg.model.text, pad=pad, pad_words=pad_words)
         model = fresh_model(replace(cfg, model=replace(cfg.model, text=text))).train()
         out = model(images, model.word_pieces()(texts))
         return pretrain_losses(out, cfg.loss, mask_padding=pad_words == "mask")

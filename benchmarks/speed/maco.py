@@ -50,7 +50,10 @@ def text_padding() -> Row:
 
 
 def training_step() -> Row:
-    """Forward, losses, backward, AdamW, against the bare transformers' forward + backward."""
+    """Forward, losses, backward, AdamW, against the bare transformers' forward + backward.
+
+    Both start without gradients, as training steps do.
+    """
     model = MaCo(PAPER.model, VOCABULARY)
     tokens = fake_tokens(lengths("single sentences", BATCH))
     images = torch.randint(0, 256, (BATCH, 1, 448, 448), dtype=torch.uint8)
@@ -62,6 +65,7 @@ def training_step() -> Row:
         mask = mask_of(noise, 0.5)
         latent = model.encoder.forward_visible(small, mask.kept)
         (model.decoder(latent, mask).mean() + model.text_encoder(tokens).sum()).backward()
+        optimizer.zero_grad()
 
     def step() -> None:
         losses = pretrain_losses(model(images, tokens, noise), PAPER.loss)
@@ -69,7 +73,7 @@ def training_step() -> Row:
         optimizer.step()
         optimizer.zero_grad()
 
-    encoders, whole = timed(bare, step, repeats=2)
+    encoders, whole = timed(bare, step, repeats=5)
     return f"{whole / encoders:.2f}x the bare networks", f"published sizes, batch {BATCH}"
 
 

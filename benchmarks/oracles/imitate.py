@@ -17,7 +17,7 @@ from imitate.text import Tokens
 
 def all_queries(module: Aggregation, maps: list[Tensor], drawn: list[Tensor]) -> Tensor:
     """The multi-level feature by attention of every token, of which [CLS] is read."""
-    tokens = module.tokens(maps, drawn) + module.positions[:, 1:]
+    tokens = module.tokens(module.pooled(maps), drawn) + module.positions[:, 1:]
     first = (module.cls_token + module.positions[:, :1]).expand(len(tokens), -1, -1)
     sequence = torch.cat([first, tokens], dim=1)
     seen = module.attention(sequence, sequence, sequence, need_weights=False)[0]

@@ -127,7 +127,9 @@ class PhantomDetection(MgcaDetection):
 
 RECIPES = {
     "detection/imitate": ImitateDetection(),
-    "detection/imitate-phantom": PhantomDetection(monitor="loss", pixels="unit"),
+    "detection/imitate-phantom": PhantomDetection(
+        monitor="loss", pixels="unit", epochs=2, epoch_steps=125
+    ),
     "detection/mgca": MgcaDetection(),
     "detection/mgca-released": released(MgcaDetection()),
     "detection/phantom": PhantomDetection(),

@@ -126,7 +126,7 @@ class PhantomSegmentation(MgcaSegmentation):
 
 RECIPES = {
     "segmentation/imitate": ImitateSegmentation(),
-    "segmentation/imitate-phantom": PhantomSegmentation(pixels="unit"),
+    "segmentation/imitate-phantom": PhantomSegmentation(pixels="unit", epochs=2, epoch_steps=100),
     "segmentation/mgca": MgcaSegmentation(),
     "segmentation/mgca-released": released(MgcaSegmentation()),
     "segmentation/gloria": GloriaSegmentation(),

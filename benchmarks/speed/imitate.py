@@ -57,7 +57,7 @@ def queries() -> Row:
     maps = [torch.rand(BATCH, width, side, side) for width, side in widths]
     drawn = model.aggregation.draw(BATCH, 0)
     few, every = timed(
-        lambda: model.aggregation(maps, drawn).sum().backward(),
+        lambda: model.aggregation(model.aggregation.pooled(maps), drawn).sum().backward(),
         lambda: all_queries(model.aggregation, maps, drawn).sum().backward(),
     )
     return f"{every / few:.2f}x faster", f"{sum(model.aggregation.kept)} channel tokens"

@@ -22,7 +22,7 @@ from common.data import (
     rsna,
     siim,
 )
-from common.data.tables import DataError, find_table, has_table, read_table
+from common.data.tables import DataError, files_below, find_table, has_table, read_table
 
 
 @dataclass
@@ -160,10 +160,11 @@ def siim_inventory(data_root: Path) -> list[Inventory]:
     table = siim.table_of(home)
     rows = siim.read_rows(table)
     ids = rows["ImageId"].drop_duplicates().reset_index(drop=True)
-    listed = pd.DataFrame({"image_id": ids, "path": siim.image_paths(home, ids)})
+    scans = sorted(files_below(home, (siim.SUFFIX,)))
+    listed = pd.DataFrame({"image_id": ids, "path": siim.image_paths(home, ids, scans)})
     found = Inventory("siim", home, [table], listed)
     found.repeated(table, rows["ImageId"][rows.duplicated()])
-    others = pd.DataFrame({"path": siim.unlabelled(home, ids)}, dtype=str)
+    others = pd.DataFrame({"path": siim.unlabelled(scans, ids)}, dtype=str)
     found.listed = pd.concat([listed, others.assign(image_id=others["path"])], ignore_index=True)
     positive = rows[rows["rle"] != ""]
     ends = positive["rle"].map(lambda rle: sum(map(int, rle.split())))

@@ -116,6 +116,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
     """
     home = find_home(data_root)
     path = table_of(home)
+    scans = sorted(files_below(home, (SUFFIX,))) if check_files else []
     every = read_rows(path)
     rows = every.drop_duplicates()
     numbers = pd.Series(rows.index.astype(str), index=rows.index)
@@ -127,7 +128,7 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
             "image_id": ids,
             "study_id": ids,
             "patient_id": ids,
-            "path": image_paths(home, ids) if check_files else ids + ".dcm",
+            "path": image_paths(home, ids, scans) if check_files else ids + ".dcm",
             "view": "frontal",
             "source_split": "train",
             "rles": images["rle"],
@@ -144,14 +145,13 @@ def load(data_root: Path, *, check_files: bool = True) -> RecordTable:
         suffixes=(SUFFIX, ".png") if check_files else (),
     )
     table.exclusions.add("duplicate", every["ImageId"][every.duplicated()])
-    table.exclusions.add("unlabelled", unlabelled(home, ids) if check_files else ())
+    table.exclusions.add("unlabelled", unlabelled(scans, ids))
     return replace(table, rows_in=len(table) + table.exclusions.total())
 
 
-def image_paths(home: Path, ids: pd.Series) -> pd.Series:
-    """Path of each image below `home`: the DICOM of its name in any folder, else the mirror's."""
-    scans = {Path(name).stem: name for name in sorted(files_below(home, (SUFFIX,)))}
-    found = mirrored(home) | scans
+def image_paths(home: Path, ids: pd.Series, scans: Sequence[str]) -> pd.Series:
+    """Path of each image below `home`: the DICOM of its name among `scans`, else the mirror's."""
+    found = mirrored(home) | {Path(name).stem: name for name in scans}
     return ids.map(lambda name: found.get(name, f"{TRAIN}/{name}{SUFFIX}"))
 
 
@@ -172,10 +172,10 @@ def mirrored(home: Path) -> dict[str, str]:
     }
 
 
-def unlabelled(home: Path, ids: pd.Series) -> list[str]:
+def unlabelled(scans: Sequence[str], ids: pd.Series) -> list[str]:
     """Images without a row: the challenge's test images, and 37 among those for training."""
     known = set(ids)
-    return [f for f in sorted(files_below(home, (SUFFIX,))) if Path(f).stem not in known]
+    return [name for name in scans if Path(name).stem not in known]
 
 
 def side_of(table: RecordTable) -> int:

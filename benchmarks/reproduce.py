@@ -173,6 +173,8 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
         *("--cores", str(args.cores), "--executor", args.executor, "--rerun-triggers", "mtime"),
         *("--quiet", "rules", "--rerun-incomplete", "--keep-going", "--nolock"),
+        # every job that ends adds a look at the queue each second, for good; here each five
+        *("--max-jobs-per-timespan", "100/5s"),
         "--force-use-threads",  # evaluations are forked, see `warm`
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
         *("--", *map(str, targets)),

@@ -182,7 +182,7 @@ def zero_shot_pairs(args: Args, model: Predictor) -> Outcome:
     calibration = prompt_pairs.probabilities(model, data, valid, names, cfg)
     sources = {"": (targets, scores), "_valid_cut": (valid_targets, calibration)}
     for suffix, chosen_on in sources.items():
-        cuts = prompt_pairs.cuts_on(*chosen_on, cfg.threshold)
+        cuts = zero_shot.cuts_on(*chosen_on, cfg.threshold)
         rates = prompt_pairs.rates_at(targets, scores, cuts)
         for metric in ("f1", "accuracy"):
             value = float(np.mean([r[metric] for r in rates]))

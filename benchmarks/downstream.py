@@ -50,7 +50,7 @@ class Downstream:
         return apply_policy(labels, self.task.policy).to_numpy(np.float32)
 
     def classes(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) index of the one positive label, for 5x200."""
+        """(n,) index of the one positive label, for 5x200 and COVIDx."""
         return self.targets(ids).argmax(axis=1)
 
     def reports(self, ids: Sequence[str], data_root: Path) -> tuple[tuple[str, ...], list[str]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from benchmarks.core import Cell
 from benchmarks.downstream import Downstream
 from benchmarks.job import Args, Outcome, splits_of
-from benchmarks.protocols import prompt_pairs
+from benchmarks.protocols import prompt_pairs, zero_shot
 from common.data.phantom import NAMED
 from common.data.tables import DataError
 from common.interface import Predictor
@@ -45,7 +45,7 @@ def zero_shot_findings(args: Args, model: Predictor) -> Outcome:
         for metric, value in found.items()
     ]
     for rule in CUTS:
-        cuts = [0.5] * len(names) if rule == "half" else prompt_pairs.cuts_on(truth, scores, rule)
+        cuts = [0.5] * len(names) if rule == "half" else zero_shot.cuts_on(truth, scores, rule)
         cells += _macro(name, truth, scores, cuts, "" if rule == CUTS[0] else f"_{rule}")
     details: dict[str, object] = {
         "positives": {label: int(t.sum()) for label, t in zip(names, truth.T, strict=True)},
@@ -117,7 +117,7 @@ def _honest(
     both = [k for k, column in enumerate(labels.T) if 0 < column.sum() < len(column)]
     known = [names[k] for k in both]
     found = scores_of(model, valid, ids, known, args)
-    cuts = prompt_pairs.cuts_on(labels[:, both], found, "mcc")
+    cuts = zero_shot.cuts_on(labels[:, both], found, "mcc")
     details["validation_findings"] = known
     return _macro(args.dataset, truth[:, both], scores[:, both], cuts, "_mcc_of_valid")
 

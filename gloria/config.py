@@ -331,7 +331,8 @@ DECISIONS = {
     "G53": "Mean over images, an empty prediction of an empty mask being 1; results also hold the "
     "mean over positives and that of batch means.",
     "G54": "Masks are area-resized, soft in the loss, cut at 0.5 for the metric.",
-    "G57": "The best weights by validation loss are tested; `last/` lies beside `best/`.",
+    "G57": "The best weights by the value that is monitored on validation are tested; `last/` lies "
+    "beside `best/`.",
     "G58": "Seeds are named in every result; 0, 1, 2 where a committed cell shows a deviation "
     "(the paper averages five runs).",
     "G59": "The frozen encoder's batch normalisation is in evaluation mode.",

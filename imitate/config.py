@@ -306,7 +306,8 @@ DECISIONS = {
     "E1": "Tables III and V: MGCA's 60/20/20 draw; VI: the same draw, `--split rsna/lovt-lists` "
     "reads LoVT's lists, which share 1,022 test images with it.",
     "E4": "6,400 / 1,600 / 1,000: `object_cxr/mgca-v1`.",
-    "E5": "80/20 of the training list, as MGCA's code draws it: `covidx/mgca-released`.",
+    "E5": "80/20 of a training list with three classes, as MGCA's code draws it: "
+    "`covidx/mgca-released`; Table II counts the binary list CXR-3B, which has two.",
     "E10": "The test part of `siim/gloria-v1`; MedKLIP's list was never published.",
     "F1": "Not inherited.",
     "F2": "Nothing is stored on modules.",

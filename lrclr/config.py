@@ -226,7 +226,7 @@ DECISIONS = {
     "L15": "F1 on the test part, labelled oracle; beside it Youden, MCC, 0.5 and validation's cut.",
     "L21": "The first frontal view of each study: `chexpert_test/view1-v1`.",
     "L22": "Whatever the table holds, counted; the paper's 377,100 is 377,110 in the release.",
-    "L23": "Ours, by GLoRIA's recipe, with the same prompt pairs.",
+    "L23": "Ours, by GLoRIA's recipe, with the same prompt pairs; its global similarity alone.",
     "L24": "Ours, by ConVIRT's own recipe, with the same prompt pairs.",
     "L25": "The root of a head's width.",
     "L26": "K is the number of heads.",

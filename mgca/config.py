@@ -290,7 +290,8 @@ DECISIONS = {
     "D43": "10 x focal - log dice.",
     "D44": "Table 2's caption prints 10 % twice; its third column is 100 %.",
     "D45": "Table 4's ITA cells on SIIM equal Table 3's ConVIRT row; printed as published.",
-    "D46": "Seeds are named in every result.",
+    "D46": "Seeds are named in every result; 0, 1, 2 and more where a committed cell shows a "
+    "deviation.",
     "D47": "Label fractions are drawn by rule and hashed, never from a loader's state.",
     "D48": "Boxes are never changed in place.",
     "D51": "The ConVIRT row is MGCA's ITA at temperature 0.07 with the paper's encoders, labelled "

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from benchmarks.protocols.frozen import FrozenMaps, maps_of, stages
 from benchmarks.protocols.segmentation import shuffled_batches, to_input
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite, released
-from common.data.images import dimensions
+from common.data.images import dimensions, unpadded
 from common.data.prepare import Images
 from common.data.records import Box, RecordTable
 from common.data.tables import DataError
@@ -104,6 +103,9 @@ class ImitateDetection(MgcaDetection):
     lr_few_object_cxr: float = cite(5e-4, paper="Sec. IV-B")
     batch: int = cite(16, paper="Sec. IV-B")
     batch_few: int = cite(16, paper="Sec. IV-B")
+    weight_decay: float = cite(1e-6, paper="Sec. IV-B")
+    epochs: int = cite(50, paper="Sec. IV-B")
+    patience: int = cite(10, paper="Sec. IV-B")
     batchnorm: Literal["eval", "train"] = cite("eval", paper="Sec. IV-B: frozen", ledger="E8")
     ious: tuple[float, ...] = cite(IOUS, paper="Sec. IV-B: .40 to .75")
     skip: Literal["none", "released"] = cite("none", note="silent")
@@ -383,26 +385,6 @@ class Boxes:
         """(n, 4) left, top, right, bottom of the image's boxes, pixels at the recipe's size."""
         share = torch.from_numpy(self.shares(image_id)) * self.images.size
         return torch.cat([share[:, :2] - share[:, 2:] / 2, share[:, :2] + share[:, 2:] / 2], dim=1)
-
-
-def unpadded(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The picture inside a padded square, stretched over all of it.
-
-    Args:
-        pixels: (S, S) as `common.data.images.resize_and_pad` gives it.
-        width: Of the original, pixels.
-        height: Of the original, pixels.
-    """
-    size = len(pixels)
-    if width == height:
-        return pixels
-    longest = max(width, height)
-    rows, columns = (
-        size if side == longest else max(1, int(side * size / longest)) for side in (height, width)
-    )
-    top, left = (size - rows) // 2, (size - columns) // 2
-    inside = pixels[top : top + rows, left : left + columns]
-    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def fit(

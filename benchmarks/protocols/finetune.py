@@ -71,14 +71,15 @@ class MacoFinetune:
     """Stochastic depth of the last block of a ViT; grows from 0."""
     optimizer: Literal["sgd", "adamw"] = cite("sgd", paper="Sec. 3.5")
     weight_decay: float = cite(0.0, code="fine-tuning script")
-    schedule: Literal["cosine", "constant"] = cite("cosine", code="fine-tuning script")
+    schedule: Literal["cosine", "constant"] = cite("cosine", paper="Sec. 3.5")
     """Linear warm-up and half a cosine, or the same rate throughout."""
     epochs: int | None = cite(None, code="fine-tuning commands count steps")
     """Passes over the training images; set, they give the steps, with a look after each."""
     patience: int | None = cite(None, code="no early stopping")
     """Looks at the validation part without a better one before training stops."""
     augment: Literal["model", "kad"] = cite("model", code="fine-tuning transforms")
-    """The pre-training's own random crops, or KAD's augmentation of whole images."""
+    """What the model's `normalise` draws (MaCo: its fine-tuning crops, others: those of their
+    pre-training), or KAD's augmentation of whole images."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ def fit(
 ) -> Fitted:
     """Fine-tune at each rate of the recipe; the best on the validation part is kept.
 
-    A rate whose logits are not finite counts as -1 and leaves the others alone.
+    A rate whose logits stop being finite counts by its best look before, by -1 if there was none,
+    and leaves the others alone.
 
     Raises:
         DataError: If the recipe needs a row of `RELEASED_TABLE` that there is not, or no rate
@@ -293,7 +295,7 @@ def fit(
         )
     table = row or (0.0, 2_000, 50)  # their usual share of warm-up
     rates = (table[0],) if recipe.recipe == "released" else recipe.rates
-    passes = (recipe.epochs or 0) * math.ceil(len(train) / recipe.batch)
+    passes = (recipe.epochs or 0) * max(1, len(train) // recipe.batch)
     steps = recipe.steps or passes or table[1]
     warmup = round(steps * table[2] / table[1])
     best: Fitted | None = None

@@ -78,9 +78,11 @@ class MgcaProbeConfig:
 class ImitateProbeConfig(MgcaProbeConfig):
     """Recipe of `linear/imitate`: MGCA's with small batches."""
 
+    optimizer: Literal["adam", "adamw"] = cite("adamw", paper="Sec. IV-B")
     lr_chexpert: float = cite(5e-4, paper="Sec. IV-B")
     lr_rsna: float = cite(5e-4, paper="Sec. IV-B")
     lr_covidx: float = cite(5e-4, paper="Sec. IV-B")
+    betas: tuple[float, float] = cite((0.9, 0.999), paper="Sec. IV-B")
     weight_decay: float = cite(1e-6, note="silent; as MGCA")
     batch_size: int = cite(8, paper="Sec. IV-B")
     epochs: int = cite(50, paper="Sec. IV-B")

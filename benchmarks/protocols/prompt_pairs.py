@@ -18,7 +18,7 @@ from benchmarks.downstream import Downstream
 from benchmarks.protocols.zero_shot import ZeroShotConfig, class_scores
 from common.config import cite
 from common.interface import Predictor
-from common.metrics import binary_rates, threshold
+from common.metrics import binary_rates
 from gloria.model import GLoRIA
 
 Array = NDArray[np.float32]
@@ -76,8 +76,3 @@ def rates_at(targets: Array, scores: Array, cuts: Sequence[float]) -> list[dict[
     """`common.metrics.binary_rates` of every finding at its cut."""
     columns = zip(targets.T, scores.T, cuts, strict=True)
     return [binary_rates(truth, found >= cut) for truth, found, cut in columns]
-
-
-def cuts_on(targets: Array, scores: Array, rule: str) -> list[float]:
-    """The cut of each finding that is best on these images."""
-    return [threshold(t, s, rule) for t, s in zip(targets.T, scores.T, strict=True)]

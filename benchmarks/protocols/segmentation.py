@@ -1,4 +1,4 @@
-"""Segmentation with a U-Net on a frozen ResNet (MGCA Table 3, GLoRIA Table 4, IMITATE Table V).
+"""Segmentation with a U-Net on a ResNet (MGCA Table 3, GLoRIA Table 4, IMITATE Table V).
 
 `segmentation/mgca`, `segmentation/gloria` and `segmentation/imitate` are the papers' recipes,
 `segmentation/mgca-released` what MGCA's code does, those of phantom the same code, small. The
@@ -79,7 +79,9 @@ class GloriaSegmentation(MgcaSegmentation):
     """Recipe of `segmentation/gloria`."""
 
     size: int = cite(SIZES["segmentation/gloria"], code="segmentation config")
-    decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), paper="Sec. 4.5", ledger="G69")
+    decoder: tuple[int, ...] = cite(
+        (256, 128, 64, 32, 16), code="segmentation module: the library's own", ledger="G69"
+    )
     train: Literal["decoder", "all"] = cite("all", code="segmentation module")
     batchnorm: Literal["eval", "train"] = cite("eval", note="of no effect: the encoder is trained")
     optimizer: Literal["adam", "adamw"] = cite("adam", code="optimiser builder", ledger="G55")
@@ -98,6 +100,7 @@ class ImitateSegmentation(MgcaSegmentation):
 
     size: int = cite(SIZES["segmentation/imitate"], paper="Sec. IV-B", ledger="E2")
     decoder: tuple[int, ...] = cite((256, 128, 64, 32, 16), note="silent; as MGCA")
+    optimizer: Literal["adam", "adamw"] = cite("adamw", paper="Sec. IV-B")
     lr: float = cite(5e-4, paper="Sec. IV-B")
     weight_decay: float = cite(1e-6, paper="Sec. IV-B")
     batch_siim: int = cite(8, paper="Sec. IV-B")

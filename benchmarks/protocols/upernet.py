@@ -63,8 +63,8 @@ class MacoSegmentation:
     check_every: tuple[int, int, int] = cite((50, 50, 500), code="segmentation configs")
     """Updates between two looks at the validation part."""
     batch: int = cite(8, code="segmentation configs: 2 x 4")
-    betas: tuple[float, float] = cite((0.9, 0.999), code="segmentation configs")
-    weight_decay: float = cite(0.05, code="segmentation configs")
+    betas: tuple[float, float] = cite((0.9, 0.999), paper="Sec. 3.5")
+    weight_decay: float = cite(0.05, paper="Sec. 3.5")
     layer_decay: float = cite(0.65, code="segmentation configs")
     """Factor of the rate from a block to the one before."""
     drop_path: float = cite(0.1, code="segmentation configs")
@@ -194,34 +194,32 @@ def segmentation_loss(logits: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DiceKinds:
-    """Four numbers that are all called Dice (ledger S4).
+    """Three of the numbers that are all called Dice (ledger S4).
+
+    The fourth, over the images with a mask, comes from `images` and the masks at full size.
 
     Attributes:
         per_image: Mean over images; an empty truth gives 1 where nothing is predicted, else 0.
         pooled: Pixels of the data set pooled, mean of background and front.
         pooled_front: Pixels pooled, front alone.
-        positives: Mean over the images that have a mask.
         images: Dice of every image.
     """
 
     per_image: float
     pooled: float
     pooled_front: float
-    positives: float
     images: NDArray[np.float32]
 
 
 class Counts(NamedTuple):
-    """What a batch of masks adds to all four.
+    """What a batch of masks adds to all three.
 
     Attributes:
         images: (n,) Dice of each image.
-        positive: (n,) bool, which have a mask.
         pixels: Numbers of pixels: all, predicted, true, and both.
     """
 
     images: NDArray[np.float32]
-    positive: NDArray[np.bool_]
     pixels: NDArray[np.int64]
 
 
@@ -230,13 +228,12 @@ def counts_of(predicted: Tensor, truth: Tensor) -> Counts:
     both = predicted & truth
     pixels = [truth.numel(), int(predicted.sum()), int(truth.sum()), int(both.sum())]
     each = dice_per_image(predicted.float(), truth.float())
-    return Counts(each.cpu().numpy(), truth.flatten(1).any(1).cpu().numpy(), np.array(pixels))
+    return Counts(each.cpu().numpy(), np.array(pixels))
 
 
 def dice_kinds(batches: Sequence[Counts]) -> DiceKinds:
-    """All four from the counts of a data set's batches."""
+    """All three from the counts of a data set's batches."""
     images = np.concatenate([b.images for b in batches])
-    positive = np.concatenate([b.positive for b in batches])
     total, guessed, true, both = (int(n) for n in np.sum([b.pixels for b in batches], axis=0))
 
     def pooled(shared: int, sizes: int) -> float:
@@ -244,8 +241,7 @@ def dice_kinds(batches: Sequence[Counts]) -> DiceKinds:
 
     front = pooled(both, guessed + true)
     back = pooled(total - guessed - true + both, 2 * total - guessed - true)
-    found = float(images[positive].mean()) if positive.any() else float("nan")
-    return DiceKinds(float(images.mean()), (front + back) / 2, front, found, images)
+    return DiceKinds(float(images.mean()), (front + back) / 2, front, images)
 
 
 def lr_at(step: int, *, lr: float, steps: int, warmup: int) -> float:
@@ -293,7 +289,7 @@ def batch_of(
 
 @torch.no_grad()
 def evaluate(net: UPerNet, scans: Scans, ids: Sequence[str], *, batch: int) -> DiceKinds:
-    """The four kinds of Dice over whole images, by the larger of the two classes."""
+    """The kinds of Dice over whole images, by the larger of the two classes."""
     net.eval()
     counts = []
     for start in range(0, len(ids), batch):

@@ -87,5 +87,5 @@ def single_label_rates(
 
 
 def cuts_on(targets: NDArray[np.float32], scores: NDArray[np.float32], rule: str) -> list[float]:
-    """The threshold of each label on the validation part."""
+    """The threshold of each label that is best on these images."""
     return [threshold(t, s, rule) for t, s in zip(targets.T, scores.T, strict=True)]

@@ -131,14 +131,32 @@ def resize_and_pad(image: NDArray[Any], size: int) -> NDArray[Any]:
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one plane of pixels, found shape {image.shape}")
     height, width = image.shape
-    ratio = size / max(height, width)
-    new = (
-        size if height >= width else int(height * ratio),
-        size if width >= height else int(width * ratio),
-    )
-    new = (max(new[0], 1), max(new[1], 1))
-    resized = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_AREA)
-    top, left = (size - new[0]) // 2, (size - new[1]) // 2
+    top, left, rows, columns = _place(height, width, size)
+    resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
     padded = np.zeros((size, size), dtype=image.dtype)
-    padded[top : top + new[0], left : left + new[1]] = resized
+    padded[top : top + rows, left : left + columns] = resized
     return padded
+
+
+def _place(height: int, width: int, size: int) -> tuple[int, int, int, int]:
+    """Top, left, rows and columns of a picture inside its padded square."""
+    ratio = size / max(height, width)
+    rows = size if height >= width else max(1, int(height * ratio))
+    columns = size if width >= height else max(1, int(width * ratio))
+    return (size - rows) // 2, (size - columns) // 2, rows, columns
+
+
+def unpadded(pixels: Grey, width: int, height: int) -> Grey:
+    """The picture inside a padded square, stretched over all of it.
+
+    Args:
+        pixels: (S, S) as `resize_and_pad` gives it.
+        width: Of the original, pixels.
+        height: Of the original, pixels.
+    """
+    size = len(pixels)
+    if width == height:
+        return pixels
+    top, left, rows, columns = _place(height, width, size)
+    inside = pixels[top : top + rows, left : left + columns]
+    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

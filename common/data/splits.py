@@ -195,11 +195,11 @@ def fraction(
     Args:
         ids: Image ids of the training part.
         table: Where patients and labels are looked up.
-        share: In (0, 1]; the result has round(share * len(ids)) ids, at least one.
+        share: In (0, 1]; the result has round(share * len(ids)) ids, by `nested` at least one.
         seed: Of the draw.
         rule: `nested`: in the order of a hash of (seed, patient id), so that 1% lies within 10% and
             a patient's images stay together, but for the one at the cut; `sample`: pandas'
-            `sample(frac)`, as in GLoRIA and MGCA (seed 42).
+            `sample(frac)`, as MGCA's classification draws (seed 42).
 
     Raises:
         ValueError: If the share or the rule is unknown.
@@ -219,7 +219,8 @@ def fraction(
 
 
 def _warn_without_positive(ids: Sequence[str], chosen: Sequence[str], table: RecordTable) -> None:
-    names = [name for name in COMPETITION if name in table.labels] or list(table.labels)
+    judged = set(COMPETITION) <= set(table.labels)  # else a data set's own labels are
+    names = list(COMPETITION) if judged else list(table.labels)
     positive, image_ids = table.labels[names] == 1, table.frame["image_id"].tolist()
     here, there = set(ids), set(chosen)
     before = positive[[name in here for name in image_ids]].any()

@@ -73,7 +73,7 @@ def test_dice_kinds_by_hand() -> None:
     truth[0, 0, 0] = guess[0, 0] = True
     found = kinds(guess, truth)
     assert found.per_image == pytest.approx((2 / 3 + 1) / 2)
-    assert found.positives == pytest.approx(2 / 3)
+    assert found.images.tolist() == pytest.approx([2 / 3, 1])
 
 
 def test_losses_equal_loops_over_pixels() -> None:

@@ -10,7 +10,13 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from common.data.images import read_dicom, read_grey, resize_and_pad, scale_to_uint8
+from common.data.images import (
+    read_dicom,
+    read_grey,
+    resize_and_pad,
+    scale_to_uint8,
+    unpadded,
+)
 from common.data.tables import DataError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -125,6 +131,15 @@ def test_padding_puts_the_smaller_half_before() -> None:
     assert (padded.max(axis=1) > 0).tolist() == [False, True, False, False]
     with pytest.raises(ValueError, match="expected one plane"):
         resize_and_pad(np.zeros((2, 2, 3)), 4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(309, 206), (206, 309), (300, 300), (400, 1)])
+def test_what_was_padded_is_cut_out_whole(height: int, width: int) -> None:
+    """206 of 309 rows become 127 of 192: 206 * (192 / 309) falls just short of 128."""
+    white = np.full((height, width), 255, np.uint8)
+    padded = resize_and_pad(white, 192)
+    assert (padded > 0).sum() == 192 * max(1, int(min(height, width) * (192 / max(height, width))))
+    assert (unpadded(padded, width, height) == 255).all()
 
 
 def test_signed_monochrome1_is_turned_round_its_own_range(tmp_path: Path) -> None:

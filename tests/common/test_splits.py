@@ -253,6 +253,24 @@ def test_a_fraction_without_positives_warns(tmp_path: Path) -> None:
         fraction(tuple(negative), table, 0.02, seed=0)  # there was none to begin with
 
 
+def test_a_lost_label_of_a_data_set_of_its_own_warns(tmp_path: Path) -> None:
+    """NIH shares four names with CheXpert's five; its other labels are judged, too."""
+    table = rsna_like(tmp_path)
+    every = np.ones(len(table), np.float32)
+    labels = pd.DataFrame({"Atelectasis": every, "Hernia": np.eye(len(table))[0]})
+    table = replace(table, labels=labels.astype("float32"))
+    ids = tuple(table.frame["image_id"])
+    last = next(seed for seed in range(20) if ids[0] not in _drawn(ids, table, seed))
+    with pytest.warns(UserWarning, match=r"no positive for \['Hernia'\]"):
+        fraction(ids, table, 0.1, seed=last)
+
+
+def _drawn(ids: tuple[str, ...], table: RecordTable, seed: int) -> tuple[str, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fraction(ids, table, 0.1, seed=seed)
+
+
 @pytest.mark.parametrize(("share", "rule"), [(0, "nested"), (1.1, "nested"), (0.5, "random")])
 def test_unknown_fractions(tmp_path: Path, share: float, rule: str) -> None:
     table = rsna_like(tmp_path)

@@ -42,13 +42,13 @@ class Scores(NamedTuple):
         ids: N test images.
         targets: (N, L).
         scores: (N, S, L), one seed after the other.
-        made: How: the protocols, splits and hashes of the labelled images of each seed.
+        made: `made_of` each seed's.
     """
 
     ids: tuple[str, ...]
     targets: Array
     scores: Array
-    made: dict[str, tuple[Any, ...]]
+    made: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,32 @@ class Args:
     """Permutations of a test."""
 
 
+def made_of(record: dict[str, Any], share: str) -> dict[str, Any]:
+    """What two evaluations must have in common to be a pair.
+
+    Args:
+        record: A result.
+        share: Key of a label fraction in its details; "" where no labels are used.
+    """
+    return {
+        "corpus": record.get("corpus"),
+        "protocol": record["protocol"],
+        "split": {name: split["sha256"] for name, split in record["splits"].items()},
+        "labelled images": record["details"].get(share, {}).get("sha256"),
+    }
+
+
+def differing(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """What two of `made_of` differ in; "" if in nothing.
+
+    Results of before hashes of the labelled images were kept pass.
+    """
+    for name, here in first.items():
+        if here != second[name] and None not in (here, second[name]):
+            return f"other {name}"
+    return ""
+
+
 def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> Scores | None:
     """Predictions behind a cell over all seeds; None where a seed has no result."""
     model = row.model_for(column)
@@ -72,8 +98,7 @@ def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> 
         return None
     share = f"{column.label_fraction:g}" if column.label_fraction else ""
     name = "test_scores" + (f"_{share}" if share else "")
-    made: dict[str, list[Any]] = {"protocol": [], "split": [], "labelled images": []}
-    files = []
+    made, files = [], []
     for seed in seeds:
         path = result_path(results, evaluation(model, column).name, seed)
         record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
@@ -83,26 +108,19 @@ def scores_of(row: Row, column: Column, results: Path, seeds: Sequence[int]) -> 
             if name not in file.files:
                 return None
             files.append((file["test_ids"].tolist(), file["test_targets"], file[name]))
-        made["protocol"].append(record["protocol"])
-        made["split"].append({k: v["sha256"] for k, v in record["splits"].items()})
-        made["labelled images"].append(record["details"].get(share, {}).get("sha256"))
+        made.append(made_of(record, share))
     ids, targets, _ = files[0]
     if any(other != ids for other, _, _ in files):
         sys.exit(f"error: seeds of {model.id} were tested on different images; evaluate them again")
     scores = np.stack([found for _, _, found in files], axis=1)
-    return Scores(tuple(ids), targets, scores, {k: tuple(v) for k, v in made.items()})
+    return Scores(tuple(ids), targets, scores, tuple(made))
 
 
 def unlike(first: Scores, second: Scores) -> str:
-    """What makes two models' numbers no pair; "" if nothing does.
-
-    Results of before hashes of the labelled images were kept pass.
-    """
-    for name, here in first.made.items():
-        pairs = zip(here, second.made[name], strict=True)
-        if any(a != b for a, b in pairs if a is not None and b is not None):
-            return f"other {name}"
-    return "" if first.ids == second.ids else "other test images"
+    """What makes two models' numbers no pair; "" if nothing does."""
+    reasons = (differing(a, b) for a, b in zip(first.made, second.made, strict=True))
+    images = "" if first.ids == second.ids else "other test images"
+    return next(filter(None, reasons), images)
 
 
 def paired(first: Scores, second: Scores, *, resamples: int) -> PairedTest:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import tyro
 from scipy.stats import ttest_rel
 
+from benchmarks.compare import differing, made_of
 from common.metrics import mean_std
 
 METRICS = (
@@ -35,7 +36,7 @@ class Args:
     """Id of benchmarks/models.py."""
     second: tyro.conf.Positional[str]
     """What is taken away from it."""
-    results: Path = Path("benchmarks/results/phantom")
+    results: Path = Path("runs/phantom/results")
     """Folder of results."""
     metrics: tuple[str, ...] = METRICS
     """Metrics to print, by the names in the results."""
@@ -50,55 +51,55 @@ class Key(NamedTuple):
     share: float
 
 
-def pairs(results: Path, first: str, second: str) -> Iterator[tuple[str, Any, Any]]:
-    """Evaluations of one task, data set and seed that both models have, with their task."""
-    for path in sorted((results / first).glob("*__seed*.json")):
-        other = results / second / path.name
+Pairs = dict[Key, list[tuple[float, float]]]
+"""Both models' numbers of every seed, by cell."""
+
+
+def shared(args: Args) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Task and both records of every evaluation that both models have.
+
+    Raises:
+        SystemExit: If a model has no results at all.
+    """
+    for model in (args.first, args.second):
+        if not (args.results / model).is_dir():
+            known = sorted(p.name for p in args.results.glob("*") if p.is_dir())
+            sys.exit(
+                f"error: {args.results} has no results of {model!r}; it has: "
+                + (", ".join(known) or "nothing")
+            )
+    for path in sorted((args.results / args.first).glob("*__seed*.json")):
+        other = args.results / args.second / path.name
         if other.is_file():
-            records = [json.loads(p.read_text()) for p in (path, other)]
-            if all("cells" in record for record in records):  # one that could not run has none
-                yield path.name.split("__")[0], *records
+            first, second = (json.loads(p.read_text()) for p in (path, other))
+            if "cells" in first and "cells" in second:  # what could not run has none
+                yield path.name.split("__")[0], first, second
 
 
-def unlike(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """What makes two evaluations no pair; "" if nothing does."""
-    for name in ("corpus", "protocol", "splits"):
-        if first[name] != second[name]:
-            return f"other {name}"
-    drawn = [
-        {share: facts["sha256"] for share, facts in r["details"].items() if _is_draw(facts)}
-        for r in (first, second)
-    ]
-    shared = drawn[0].keys() & drawn[1].keys()
-    return "other labelled images" if any(drawn[0][k] != drawn[1][k] for k in shared) else ""
-
-
-def _is_draw(facts: object) -> bool:
-    return isinstance(facts, dict) and "sha256" in facts
-
-
-def values(args: Args) -> dict[Key, list[tuple[float, float]]]:
-    """Both models' numbers of every seed, by cell; what is no pair is named on standard error."""
-    found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
-    for task, first, second in pairs(args.results, args.first, args.second):
-        if reason := unlike(first, second):
-            name = "-".join(first["splits"]) or task
-            print(f"{task} on {name}, seed {first['seed']}: {reason}, left out", file=sys.stderr)
-            continue
-        sides = [
-            {
-                Key(task, c["dataset"], c["metric"], c["label_fraction"] or 0.0): c["value"]
-                for c in record["cells"]
-                if c["metric"] in args.metrics
-            }
-            for record in (first, second)
-        ]
-        for key in sides[0].keys() & sides[1].keys():
-            found[key].append((sides[0][key], sides[1][key]))
+def pairs_of(args: Args) -> Pairs:
+    """What can be compared; what is no pair is named on standard error."""
+    found: Pairs = defaultdict(list)
+    left: set[str] = set()
+    for task, first, second in shared(args):
+        values = {
+            Key(task, c["dataset"], c["metric"], c["label_fraction"] or 0.0): c["value"]
+            for c in second["cells"]
+        }
+        for cell in first["cells"]:
+            share = cell["label_fraction"] or 0.0
+            key = Key(task, cell["dataset"], cell["metric"], share)
+            if key.metric not in args.metrics or key not in values:
+                continue
+            name = f"{share:g}" if share else ""
+            if reason := differing(made_of(first, name), made_of(second, name)):
+                left.add(f"{task} on {key.dataset}, seed {first['seed']}: {reason}, left out")
+                continue
+            found[key].append((cell["value"], values[key]))
+    sys.stderr.writelines(f"{line}\n" for line in sorted(left))
     return found
 
 
-def lines(found: dict[Key, list[tuple[float, float]]]) -> list[str]:
+def lines(found: Pairs) -> list[str]:
     """A table, in hundredths: both means, their difference, and p of a paired t test over seeds."""
     table = [
         "| task | data set | metric | labels | seeds | first | second | difference | p |",
@@ -123,10 +124,11 @@ def _spread(numbers: list[float], sign: str = "") -> str:
 def main() -> None:
     """Print the table."""
     args = tyro.cli(Args, description=__doc__)
-    found = values(args)
+    found = pairs_of(args)
     if not found:
         sys.exit(
-            f"error: {args.results} holds no results that {args.first} and {args.second} share"
+            f"error: {args.first} and {args.second} share no result of {', '.join(args.metrics)} "
+            f"in {args.results}"
         )
     print("\n".join(lines(found)))
 

@@ -129,6 +129,7 @@ class PhantomDetection(MgcaDetection):
 
 RECIPES = {
     "detection/imitate": ImitateDetection(),
+    # as many steps as the phantom's, fewer looks: twenty-odd ablations are judged by it
     "detection/imitate-phantom": PhantomDetection(
         monitor="loss", pixels="unit", epochs=2, epoch_steps=125
     ),

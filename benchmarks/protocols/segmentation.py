@@ -129,6 +129,7 @@ class PhantomSegmentation(MgcaSegmentation):
 
 RECIPES = {
     "segmentation/imitate": ImitateSegmentation(),
+    # as many steps as the phantom's, fewer looks: twenty-odd ablations are judged by it
     "segmentation/imitate-phantom": PhantomSegmentation(pixels="unit", epochs=2, epoch_steps=100),
     "segmentation/mgca": MgcaSegmentation(),
     "segmentation/mgca-released": released(MgcaSegmentation()),

@@ -176,6 +176,23 @@ def test_a_rate_that_diverges_leaves_the_others_alone(corpus: Path, tmp_path: Pa
         finetune.fit(model, data, train, valid, replace(both, rates=(1e30,)), share=1.0, seed=0)
 
 
+def test_epochs_are_whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 images in batches of 8 are two updates a pass: the incomplete third batch is dropped."""
+    asked: list[int] = []
+
+    def trained(*_: Any, steps: int, **__: Any) -> finetune.Fitted:
+        asked.append(steps)
+        return finetune.Fitted(None, 1e-4, 0.7, {})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finetune, "_train", trained)
+    data: Any = SimpleNamespace(name="nih_kad", task=SimpleNamespace(dataset="nih"))
+    recipe = replace(finetune.RECIPES["finetune/imitate"], batch=8, epochs=5)
+    ids = [str(k) for k in range(20)]
+    for train in (ids, ids[:3]):
+        finetune.fit(None, data, train, (), recipe, share=0.01, seed=0)  # type: ignore[arg-type]
+    assert asked == [10, 5]
+
+
 def test_a_recipe_without_its_row_is_refused(corpus: Path, tmp_path: Path) -> None:
     model = ready(RANDOM_MACO, "phantom", 0, tmp_path)
     data = Downstream("rsna", corpus, size=model.size)

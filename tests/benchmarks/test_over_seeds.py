@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.over_seeds import Args, lines, main, values
+from benchmarks.over_seeds import Args, lines, main, pairs_of
 
 FIRST, SECOND = (0.70, 0.80, 0.90), (0.65, 0.77, 0.82)
 
@@ -36,7 +36,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     """Gaps of 5, 3 and 8 points: mean 5.33, deviation 2.52, t = 3.67 with two degrees, p = 0.07."""
     both(tmp_path)
     write(tmp_path, "a", 3, 0.1)  # the other model lacks this seed
-    rows = lines(values(Args("a", "b", tmp_path)))[2:]
+    rows = lines(pairs_of(Args("a", "b", tmp_path)))[2:]
     assert rows == [
         "| linear | rsna | auroc | 1% | 3 | 80.0 ± 10.0 | 74.7 ± 8.7 | +5.3 ± 2.5 | 0.07 |",
         "| linear | rsna | dice | – | 3 | 80.0 ± 10.0 | 74.7 ± 8.7 | +5.3 ± 2.5 | 0.07 |",
@@ -46,7 +46,7 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
 def test_one_seed_has_no_test(tmp_path: Path) -> None:
     write(tmp_path, "a", 0, 0.7)
     write(tmp_path, "b", 0, 0.8)
-    found = lines(values(Args("a", "b", tmp_path, metrics=("auroc",))))
+    found = lines(pairs_of(Args("a", "b", tmp_path, metrics=("auroc",))))
     assert found[2:] == ["| linear | rsna | auroc | 1% | 1 | 70.0 | 80.0 | -10.0 | – |"]
 
 
@@ -54,7 +54,7 @@ def test_one_seed_has_no_test(tmp_path: Path) -> None:
     ("record", "reason"),
     [
         ({"protocol": "other"}, "other protocol"),
-        ({"splits": {}}, "other splits"),
+        ({"splits": {}}, "other split"),
         ({"corpus": "real"}, "other corpus"),
         ({"details": {"0.01": {"sha256": "x"}}}, "other labelled images"),
     ],
@@ -64,12 +64,23 @@ def test_what_is_no_pair_is_named(
 ) -> None:
     both(tmp_path)
     write(tmp_path, "b", 1, 0.9, **record)
-    assert all(len(pairs) == 2 for pairs in values(Args("a", "b", tmp_path)).values())
-    assert capsys.readouterr().err == f"linear on s, seed 1: {reason}, left out\n"
+    found = pairs_of(Args("a", "b", tmp_path, metrics=("auroc",)))
+    assert [len(pairs) for pairs in found.values()] == [2]
+    assert capsys.readouterr().err == f"linear on rsna, seed 1: {reason}, left out\n"
 
 
-def test_nothing_shared_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("c", r"has no results of 'c'; it has: a, b"),
+        ("b", r"a and b share no result of auroc, .* in "),
+    ],
+)
+def test_nothing_to_compare_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, words: str
+) -> None:
     write(tmp_path, "a", 0, 0.7)
-    monkeypatch.setattr(sys, "argv", ["over_seeds", "a", "b", "--results", str(tmp_path)])
-    with pytest.raises(SystemExit, match="holds no results that a and b share"):
+    write(tmp_path, "b", 1, 0.7)
+    monkeypatch.setattr(sys, "argv", ["over_seeds", "a", second, "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match=words):
         main()

@@ -126,23 +126,20 @@ class Aggregation(nn.Module):
                 found.append(order[:, :kept])
         return found
 
-    def pooled(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, C, H, W) to channel tokens (B, C, grid^2); every draw chooses among them."""
-        return [F.adaptive_avg_pool2d(stage, self.config.grid).flatten(2) for stage in maps]
-
-    def tokens(self, pooled: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
-        """Chosen channels of all stages: (B, tokens, grid^2)."""
+    def tokens(self, maps: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
+        """Chosen channels, pooled to the grid and flattened: (B, tokens, grid^2)."""
         parts = []
-        for stage, index in zip(pooled, drawn, strict=True):
+        for stage, index in zip(maps, drawn, strict=True):
             index = index.to(stage.device).expand(len(stage), -1)
-            parts.append(stage[torch.arange(len(stage), device=stage.device)[:, None], index])
+            chosen = stage[torch.arange(len(stage), device=stage.device)[:, None], index]
+            parts.append(F.adaptive_avg_pool2d(chosen, self.config.grid).flatten(2))
         joined = torch.cat(parts, dim=1)
         missing = self.positions.shape[1] - 1 - joined.shape[1]
         return F.pad(joined, (0, 0, 0, missing))
 
-    def forward(self, pooled: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
-        """Channel tokens and those to keep to the multi-level feature (B, grid^2)."""
-        tokens = self.tokens(pooled, drawn) + self.positions[:, 1:]
+    def forward(self, maps: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
+        """Four maps and the channels to keep to the multi-level feature (B, grid^2)."""
+        tokens = self.tokens(maps, drawn) + self.positions[:, 1:]
         first = (self.cls_token + self.positions[:, :1]).expand(len(tokens), -1, -1)
         sequence = torch.cat([first, tokens], dim=1)
         seen = self.attention(first, sequence, sequence, need_weights=False)[0]
@@ -237,8 +234,7 @@ class IMITATE(
     ) -> Output:
         """Everything at once, so that data-parallel wrappers see one call.
 
-        Each view is encoded and pooled once; both draws of channels choose among its stored tokens
-        (ledger A17).
+        Each view is encoded once; both draws of channels come from its stored maps (ledger A17).
 
         Args:
             views: (B, 2, 1 or 3, H, W) two views of every image.
@@ -261,9 +257,8 @@ class IMITATE(
     def encode_view(self, view: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1 or 3, H, W) to its global feature and its multi-level features of two draws."""
         maps = self.image_encoder(view)
-        pooled = self.aggregation.pooled(maps)
         multi, multi_vv = (
-            self.multi_projector(self.aggregation(pooled, self.aggregation.draw(len(view), seed)))
+            self.multi_projector(self.aggregation(maps, self.aggregation.draw(len(view), seed)))
             for seed in seeds.tolist()
         )
         return self.high_projector(maps[-1].mean(dim=(2, 3))), multi, multi_vv

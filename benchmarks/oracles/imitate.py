@@ -15,9 +15,9 @@ from imitate.model import IMITATE, Aggregation, Output, Section, Views
 from imitate.text import Tokens
 
 
-def all_queries(module: Aggregation, pooled: list[Tensor], drawn: list[Tensor]) -> Tensor:
+def all_queries(module: Aggregation, maps: list[Tensor], drawn: list[Tensor]) -> Tensor:
     """The multi-level feature by attention of every token, of which [CLS] is read."""
-    tokens = module.tokens(pooled, drawn) + module.positions[:, 1:]
+    tokens = module.tokens(maps, drawn) + module.positions[:, 1:]
     first = (module.cls_token + module.positions[:, :1]).expand(len(tokens), -1, -1)
     sequence = torch.cat([first, tokens], dim=1)
     seen = module.attention(sequence, sequence, sequence, need_weights=False)[0]
@@ -44,9 +44,8 @@ def literal_losses(
     for draw in (0, 1):
         for v, view in enumerate(views.unbind(dim=1)):
             maps = model.image_encoder(view)
-            pooled = model.aggregation.pooled(maps)
             chosen = model.aggregation.draw(len(view), int(seeds[2 * v + draw]))
-            multi = model.multi_projector(all_queries(model.aggregation, pooled, chosen))
+            multi = model.multi_projector(all_queries(model.aggregation, maps, chosen))
             high = model.high_projector(F.adaptive_avg_pool2d(maps[-1], 1).flatten(1))
             found[v, draw] = (high, multi)
     there = torch.ones(len(views), dtype=torch.bool)

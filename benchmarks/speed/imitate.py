@@ -54,13 +54,11 @@ def queries() -> Row:
     """Attention's forward + backward with the [CLS] query alone, and with all."""
     model = IMITATE(replace(PAPER.model, text=replace(PAPER.model.text, layers=1)), VOCABULARY)
     widths = zip(model.image_encoder.widths, (56, 28, 14, 7), strict=True)
-    pooled = model.aggregation.pooled(
-        [torch.rand(BATCH, width, side, side) for width, side in widths]
-    )
+    maps = [torch.rand(BATCH, width, side, side) for width, side in widths]
     drawn = model.aggregation.draw(BATCH, 0)
     few, every = timed(
-        lambda: model.aggregation(pooled, drawn).sum().backward(),
-        lambda: all_queries(model.aggregation, pooled, drawn).sum().backward(),
+        lambda: model.aggregation(maps, drawn).sum().backward(),
+        lambda: all_queries(model.aggregation, maps, drawn).sum().backward(),
     )
     return f"{every / few:.2f}x faster", f"{sum(model.aggregation.kept)} channel tokens"
 

@@ -174,11 +174,11 @@ def test_aggregation() -> None:
     """Only the [CLS] query is computed; the released code computes all 513."""
     module, maps, chosen, g = aggregation()
     assert sum(module.kept) == 446
-    tokens = module.tokens(module.pooled(maps), chosen) + module.positions[:, 1:]
+    tokens = module.tokens(maps, chosen) + module.positions[:, 1:]
     close(tokens.mean(dim=2), g["seq_token_mean"][:, :512], rtol=1e-4, atol=2e-6)
     sampled = [0, 63, 64, 139, 140, 241, 242, 445, 446, 511]
     close(tokens[:, sampled, :32], g["seq_tokens_sampled"][:, :10], rtol=1e-4, atol=2e-6)
-    readout = module(module.pooled(maps), chosen)
+    readout = module(maps, chosen)
     close(readout, g["readout"], rtol=1e-4, atol=1e-5)
     first = (module.cls_token + module.positions[:, :1])[:, 0]
     close(readout - first, g["att_out_last"], rtol=1e-4, atol=1e-5)
@@ -189,7 +189,7 @@ def test_projectors_and_gradients() -> None:
     multi, high = projector(256, 256, 512), projector(2048, 2048, 512)
     released_weights(multi, "read_proj.")
     released_weights(high, "diag_proj.")
-    read = module(module.pooled(maps), chosen)
+    read = module(maps, chosen)
     find, imp = multi(read), high(maps[-1].mean(dim=(2, 3)))
     close(find, g["train_find"], rtol=1e-2, atol=5e-3)
     close(imp, g["train_imp"], rtol=1e-2, atol=5e-3)
@@ -236,7 +236,7 @@ def test_whole_image_side() -> None:
         for draw in (1, 2):
             call = 2 * (draw - 1) + v - 1
             chosen = [torch.tensor(g[f"call{call}_idx{k}"]).long()[None] for k in range(1, 5)]
-            multi = model.multi_projector(model.aggregation(model.aggregation.pooled(maps), chosen))
+            multi = model.multi_projector(model.aggregation(maps, chosen))
             found = {"img": pooled, "imp": high, "find": multi}
             for name, emb in found.items():
                 close(emb[:, :96], g[f"{name}_emb{v}_m{draw}_first96"], rtol=0, atol=5e-3)

@@ -38,6 +38,8 @@ PHANTOM_ROOT = Path("data/phantom-small")
 COMMITTED = HERE / "results"
 CACHED = "linear/cached-features"
 COMPARE = TABLES["compare"]
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+"""For glibc: a job keeps what it frees; by default each step's tensors are faulted in anew."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,9 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         *("--config", *(f"{key}={value}" for key, value in settings.items())),
         *("--", *map(str, targets)),
     ]
-    job = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    job = subprocess.Popen(
+        command, env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
     try:
         return job.wait()
     except KeyboardInterrupt:  # Snakemake and its jobs have heard it, too, and save

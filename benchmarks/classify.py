@@ -83,6 +83,21 @@ def both_classes(data: Downstream, part: str, ids: tuple[str, ...]) -> np.ndarra
     return targets
 
 
+def with_auroc(data: Downstream, part: str, ids: tuple[str, ...]) -> list[str]:
+    """Labels that are there and are absent in a part.
+
+    Raises:
+        DataError: If none is: nothing can be judged.
+    """
+    names = [data.task.labels[k] for k in finetune.judged_labels(data.targets(ids))]
+    if not names:
+        raise DataError(
+            f"{data.split.id}: in its {part} part ({len(ids)} images) no label is both there and "
+            "absent; without both classes there is no AUROC"
+        )
+    return names
+
+
 def finetuned(args: Args, model: Encoder) -> Outcome:
     """Fine-tuning at every label fraction: mean AUROC, and that of each label."""
     if not hasattr(model.backbone, "num_features"):
@@ -93,12 +108,13 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
         finetune.RECIPES[protocol],
     )
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
+    names = {part: with_auroc(data, part, data.ids(part)) for part in ("valid", "test")}
     targets = data.targets(test)
     out = Outcome(protocol, [], {"test_ids": np.array(test)}, splits_of(data))
     out.predictions["test_targets"] = targets
     both = finetune.judged_labels(targets)
-    names = [data.task.labels[k] for k in both]
-    out.details["labels_without_auroc"] = sorted(set(data.task.labels) - set(names))
+    for part, key in (("test", "labels_without_auroc"), ("valid", "labels_not_validated")):
+        out.details[key] = sorted(set(data.task.labels) - set(names[part]))
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
@@ -106,7 +122,7 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, targets[:, both], scores[:, both], share)
         if len(data.task.labels) > 1:
-            columns = zip(names, targets.T[both], scores.T[both], strict=True)
+            columns = zip(names["test"], targets.T[both], scores.T[both], strict=True)
             out.cells += [
                 Cell(args.dataset, f"auroc:{label}", auroc(truth, found), len(test), share)
                 for label, truth, found in columns

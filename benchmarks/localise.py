@@ -172,6 +172,8 @@ def ground(args: Args, model: Encoder) -> Outcome:
     everything = ms_cxr.phrases(args.data_root)
     there = set(table.frame["image_id"])
     phrases = [phrase for phrase in everything if phrase.image_id in there]
+    if not phrases:
+        raise DataError(f"none of {len(everything)} phrases of MS-CXR has its image")
     images = DecodedImages(table, model.size)
     maps = grounding.similarities(model, images, phrases, cosine=cfg.similarity == "cosine")
     weights = model.position_weights().cpu().numpy() if hasattr(model, "position_weights") else None

@@ -35,6 +35,7 @@ KEYS = (
 )
 """Released keys to ours."""
 
+WORDS = "text_encoder.bert.embeddings.word_embeddings.weight"
 IGNORED = {
     r"bert_encoder\.model\.cls\..*": "masked-language head whose output is dropped",
     r"bert_encoder\.model\.bert\.embeddings\.position_ids": (
@@ -78,6 +79,8 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 def sized_like(state: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
     """`config` with the sizes that the shapes of `state` show; heads cannot be read (ledger A2).
 
+    The temperature is the released code's factor itself, whatever `config` says (ledger L7).
+
     Raises:
         CheckpointError: If the patch embedding or a table is missing.
     """
@@ -87,6 +90,7 @@ def sized_like(state: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         pixels, width = state["decoder.head.weight"].shape
         words = state["text_encoder.bert.embeddings.position_embeddings.weight"]
         inner = state["text_encoder.bert.encoder.layer.0.intermediate.dense.weight"]
+        state[WORDS]
     except KeyError as error:
         raise CheckpointError(f"not a MaCo checkpoint: {error.args[0]} is missing") from error
     grid, patch = round(places**0.5), projection.shape[-1]
@@ -108,7 +112,7 @@ def sized_like(state: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         feedforward=inner.shape[0],
         max_tokens=words.shape[0],
     )
-    return replace(config, image=image, decoder=decoder, text=text)
+    return replace(config, image=image, decoder=decoder, text=text, temperature="linear")
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -137,7 +141,7 @@ def load_released(
     state, ignored = rename(state_dict_of(read_foreign(path), path))
     sizes = sized_like(state, config)
     pieces = vocabulary or load_vocabulary(config.text)
-    words = len(state["text_encoder.bert.embeddings.word_embeddings.weight"])
+    words = len(state[WORDS])
     if words != len(pieces):
         raise CheckpointError(
             f"{path} has {words} word pieces, the vocabulary {len(pieces)}: give `vocabulary=` the "

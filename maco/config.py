@@ -131,7 +131,8 @@ class LossConfig:
     align_reduction: Literal["group_mean", "batch_mean"] = cite(
         "group_mean", note="Eq. 3 prints none; equals the mean at equal weights", ledger="L10"
     )
-    """Sum inside each group and mean over groups, or mean over the batch."""
+    """Sum inside each group and mean over groups, or mean over the batch; an incomplete last group
+    counts as much as the others."""
     mae_weight: float = cite(
         0.9, paper="Eq. 4: lambda", code=f"{COMMAND}: unused", released=1.0, ledger="L6"
     )

@@ -213,8 +213,8 @@ class TextEncoder(nn.Module):
 
 def centre_start(grid: int) -> Tensor:
     """(1, P) importance weights that fall off from the centre (ledger A14)."""
-    ramp = torch.linspace(0.5, 1.0, grid // 2)
-    line = torch.cat([ramp, ramp.flip(0)])
+    ramp = torch.linspace(0.5, 1.0, (grid + 1) // 2)
+    line = torch.cat([ramp[: grid // 2], ramp.flip(0)])
     return torch.outer(line, line).flatten().softmax(dim=0)[None]
 
 

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from common.config import cite
 from common.data.ms_cxr import Phrase
 from common.data.prepare import Images
+from common.data.tables import DataError
 
 Map = NDArray[np.float32]
 PATCH_BATCH = 64
@@ -228,7 +229,7 @@ def evaluate(
         ties: See `judge`.
 
     Raises:
-        ValueError: If no phrase is left.
+        DataError: If no phrase is left.
     """
     shares = None if weights is None else position_shares(weights, cfg.tau)
     categories, judged, kept = [], [], []
@@ -242,7 +243,7 @@ def evaluate(
         categories.append(phrase.category)
         judged.append(FLAT if heat is None else judge(heat, mask, cfg.thresholds, ties=ties))
     if not judged:
-        raise ValueError(f"none of {len(phrases)} phrases has a box of a pixel at {cfg.side}")
+        raise DataError(f"none of {len(phrases)} phrases has a box of a pixel at {cfg.side}")
     return summarise(categories, judged, kept, len(phrases) - len(kept))
 
 

@@ -28,6 +28,7 @@ from benchmarks.protocols.finetune import with_drop_path
 from benchmarks.protocols.segmentation import Scans, dice_per_image, shuffled_batches
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
+from common.data.tables import DataError
 from maco.model import DEVIATION, MEAN
 
 CITED_BLOCKS = (4, 6, 8, 12)
@@ -289,12 +290,19 @@ def batch_of(
 
 @torch.no_grad()
 def evaluate(net: UPerNet, scans: Scans, ids: Sequence[str], *, batch: int) -> DiceKinds:
-    """The kinds of Dice over whole images, by the larger of the two classes."""
+    """The kinds of Dice over whole images, by the larger of the two classes.
+
+    Raises:
+        FloatingPointError: If a logit is not finite: it would pass for an empty mask.
+    """
     net.eval()
     counts = []
     for start in range(0, len(ids), batch):
         images, classes = batch_of(scans, ids[start : start + batch], None, 0.0)
-        guess = net(images.to(device_of(net)))[0].argmax(dim=1).bool()
+        logits = net(images.to(device_of(net)))[0]
+        if not logits.isfinite().all():
+            raise FloatingPointError("UPerNet's logits are not finite")
+        guess = logits.argmax(dim=1).bool()
         counts.append(counts_of(guess, classes.bool().to(guess.device)))
     return dice_kinds(counts)
 
@@ -319,6 +327,9 @@ def fit(
         recipe: Settings.
         stage: 0, 1 or 2: the settings for 1, 10 or 100 % of the labels.
         seed: Of the new weights and of the order.
+
+    Raises:
+        DataError: If it diverges before its first look at the validation part.
     """
     torch.manual_seed(seed)
     device, generator = device_of(vit), np.random.default_rng(seed)
@@ -340,8 +351,13 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % recipe.check_every[stage] == 0 or step + 1 == steps:
-            value = evaluate(net, scans, valid, batch=16).per_image
+            try:
+                value = evaluate(net, scans, valid, batch=16).per_image
+            except FloatingPointError:
+                break
             if value > best:
                 best, best_state = value, copy.deepcopy(net.state_dict())
+    if best < 0:
+        raise DataError(f"UPerNet diverges at rate {lr:g}: lower that of its recipe")
     net.load_state_dict(best_state)
     return net.eval()

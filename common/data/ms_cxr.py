@@ -103,7 +103,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     """One row a box; boxes are not judged here.
 
     Columns: `image_id`, `study_id`, `patient_id`, `path` (below MIMIC-CXR-JPG), `category`, `text`
-    ("" where there is none), `x`, `y`, `width`, `height`, `image_width`, `image_height` (pixels,
+    ("" where it holds no word), `x`, `y`, `width`, `height`, `image_width`, `image_height` (pixels,
     NaN where malformed).
 
     Raises:
@@ -127,7 +127,8 @@ def read_rows(path: Path) -> pd.DataFrame:
     rows = pd.DataFrame({"image_id": parts[3], "study_id": parts[2], "patient_id": parts[1]})
     rows["path"], rows["category"] = parts[0], category
     text = table["label_text"].str.strip()
-    rows["text"] = text.where(text.str.lower() != "nan", "")
+    said = text.str.contains(r"[^\W_]") & (text.str.lower() != "nan")
+    rows["text"] = text.where(said, "")
     for column, name in {**BOX, **{side: side for side in SIZE}}.items():
         rows[name] = pd.to_numeric(table[column].str.strip(), errors="coerce")
     return rows

@@ -13,6 +13,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from benchmarks.classify import with_auroc
 from benchmarks.downstream import Downstream
 from benchmarks.models import MACO, RANDOM, RANDOM_MACO
 from benchmarks.protocols import finetune, upernet
@@ -118,6 +119,20 @@ def test_labels_without_both_classes_are_not_judged() -> None:
     assert finetune.judged_labels(targets) == [0, 2]
 
 
+def test_a_part_without_both_classes_is_refused_before_training() -> None:
+    class Part:
+        task = SimpleNamespace(labels=("Mass", "Edema"))
+        split = SimpleNamespace(id="nih/maco-v1")
+
+        def targets(self, ids: list[str]) -> np.ndarray:
+            return np.array([[0, 1], [0, len(ids) - 2]], np.float32)
+
+    part: Any = Part()
+    assert with_auroc(part, "valid", ("a", "b")) == ["Edema"]
+    with pytest.raises(DataError, match=r"valid part \(3 images\) no label"):
+        with_auroc(part, "valid", ("a", "b", "c"))
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantom")
@@ -160,6 +175,9 @@ def test_upernet_overfits_what_it_sees(corpus: Path, tmp_path: Path) -> None:
     found = upernet.evaluate(net, scans, positive, batch=4)
     assert found.per_image > 0.3
     assert MACO.paper == "maco"
+    wild = replace(short, iterations=(2,) * 3, check_every=(1,) * 3, lr=1e30)
+    with pytest.raises(DataError, match="UPerNet diverges"):
+        upernet.fit(predictor.backbone, scans, positive, positive, wild, stage=0, seed=0)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from benchmarks.protocols.grounding import (
 from common.data.images import resize_and_pad
 from common.data.ms_cxr import Phrase
 from common.data.records import Box
+from common.data.tables import DataError
 
 G = np.load(Path(__file__).parents[1] / "golden" / "maco" / "grounding.npz")
 CONFIG = GroundingConfig(side=32)
@@ -99,7 +100,7 @@ def test_flat_maps_score_zero_and_vanishing_boxes_are_counted() -> None:
     assert report.kept == [1]
     assert report.counts == {"Edema": 1, "left_out": 1}
     assert report.overall["miou"] == report.overall["cnr"] == 0.0
-    with pytest.raises(ValueError, match="none of 1 phrases"):
+    with pytest.raises(DataError, match="none of 1 phrases"):
         evaluate([flat], [gone], None, CONFIG)
 
 

@@ -98,6 +98,16 @@ def test_both_releases_and_both_forms(tmp_path: Path, version: str, place: str, 
     assert found.rows_in == 2
 
 
+@pytest.mark.parametrize("text", [".", "___", " - "])
+def test_a_text_without_a_word_counts_as_none(tmp_path: Path, text: str) -> None:
+    table = write(tmp_path)
+    frame = pd.read_csv(table, keep_default_na=False)
+    frame["label_text"] = text
+    frame.to_csv(table, index=False)
+    assert ms_cxr.without_text(tmp_path) == len(frame)
+    assert not ms_cxr.phrases(tmp_path)
+
+
 @pytest.mark.parametrize("coco", [False, True])
 def test_phrases(tmp_path: Path, coco: bool, caplog: pytest.LogCaptureFixture) -> None:
     table = write(tmp_path)

@@ -15,7 +15,7 @@ from common.checkpoint import CheckpointError
 from maco.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from maco.config import PAPER, PRESETS, RELEASED, LossConfig, ModelConfig
 from maco.losses import alignment_loss, importance_weights, reconstruction_loss
-from maco.model import MaCo, mask_of
+from maco.model import MaCo, centre_start, mask_of
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]"] + [f"w{k}" for k in range(61)]
 
@@ -132,6 +132,15 @@ def test_text_and_image_widths_must_agree() -> None:
         MaCo(narrow, VOCABULARY)
 
 
+@pytest.mark.parametrize("grid", [7, 8])
+def test_a_centred_start_falls_off_alike_on_all_sides(grid: int) -> None:
+    weights = centre_start(grid).view(grid, grid)
+    torch.testing.assert_close(weights, weights.flip(0, 1))
+    torch.testing.assert_close(weights, weights.mT)
+    assert weights.argmax() in (weights.numel() // 2, (grid // 2 - 1) * (grid + 1))
+    assert float(weights.sum()) == pytest.approx(1.0)
+
+
 def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) -> None:
     golden = Path(__file__).parents[1] / "golden" / "maco" / "tiny_forward.npz"
     with np.load(golden) as g:
@@ -149,11 +158,19 @@ def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) 
     )
     model, ignored = load_released(str(path), vocabulary=VOCABULARY, config=config)
     assert (model.config.image.patch, model.config.image.input) == (4, 56)
+    logarithm = replace(config, temperature="log")  # the file holds the factor itself
+    again, _ = load_released(path, vocabulary=VOCABULARY, config=logarithm)
+    torch.testing.assert_close(again.multiplier, state["Tpar"].squeeze())
     assert "WCE.weight" in ignored
     assert all(reason for reason in ignored.values())
     state["surprise"] = torch.ones(1)
     torch.save({"model": state}, path)
     with pytest.raises(CheckpointError, match="unknown key 'surprise'"):
+        load_released(path, vocabulary=VOCABULARY, config=config)
+    words = next(key for key in state if key.endswith("word_embeddings.weight"))
+    wordless = {key: value for key, value in state.items() if key not in (words, "surprise")}
+    torch.save({"model": wordless}, path)
+    with pytest.raises(CheckpointError, match=r"not a MaCo checkpoint: .*word_embeddings"):
         load_released(path, vocabulary=VOCABULARY, config=config)
     torch.save({"model": {"cls_token": torch.zeros(1, 1, 16)}}, path)
     with pytest.raises(CheckpointError, match="not a MaCo checkpoint"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,6 +41,29 @@ def normalised(images: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(images)[:, None].float() - MEAN) / STD
 
 
+def cut(
+    image: NDArray[np.uint8], config: ImageConfig, generator: np.random.Generator | None
+) -> NDArray[np.uint8]:
+    """(S, S) to (input, input): the middle, or at random a turned, resized and shifted part.
+
+    Nothing is turned or resized where the settings say 0. What lies outside repeats the border.
+    """
+    size, room = config.input, len(image) - config.input
+    if generator is None:
+        y = x = room // 2
+        return image[y : y + size, x : x + size]
+    y, x = generator.integers(0, room + 1, size=2).tolist()
+    if not (config.rotate or config.zoom):
+        return image[y : y + size, x : x + size]
+    middle = (len(image) - 1) / 2
+    angle = generator.uniform(-config.rotate, config.rotate)
+    scale = generator.uniform(1 - config.zoom, 1 + config.zoom)
+    matrix = cv2.getRotationMatrix2D((middle, middle), angle, scale)
+    matrix[:, 2] -= (x, y)
+    turned = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8)
+
+
 def to_input(
     images: NDArray[np.uint8],
     config: ImageConfig,
@@ -50,18 +74,12 @@ def to_input(
     Args:
         images: Stored squares.
         config: Bicubic resize or crop, and its size.
-        generators: One an image, for random crops in training.
+        generators: One an image, for random cuts in training.
     """
     size = config.input
     if config.fit == "crop":
-        room = images.shape[1] - size
-        corners = (
-            [(room // 2, room // 2)] * len(images)
-            if generators is None
-            else [g.integers(0, room + 1, size=2).tolist() for g in generators]
-        )
-        cuts = zip(images, corners, strict=True)
-        images = np.stack([image[y : y + size, x : x + size] for image, (y, x) in cuts])
+        draws = [None] * len(images) if generators is None else generators
+        images = np.stack([cut(i, config, g) for i, g in zip(images, draws, strict=True)])
     pixels = normalised(images)
     if pixels.shape[-1] == size:
         return pixels

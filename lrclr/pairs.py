@@ -18,7 +18,7 @@ from common.data.records import RecordTable
 from common.data.tables import DataError
 from lrclr.config import PretrainConfig
 from lrclr.images import to_input
-from lrclr.text import chexzero_impression, tokenised
+from lrclr.text import chexzero_impression, some_sentences, tokenised
 
 T = TypeVar("T")
 
@@ -36,14 +36,15 @@ class Batch(NamedTuple):
 class Pairs(Dataset[Batch]):
     """Image-impression pairs, fetched a batch at a time.
 
-    Random crops, if any, depend only on (seed, epoch, position), so a resumed run sees the same.
+    Random cuts and sentences, if any, depend only on (seed, epoch, position), so a resumed run sees
+    the same.
 
     Args:
         images: Where pixels come from.
         image_ids: One image a pair.
         texts: Each pair's impression.
         cfg: Sizes and seed.
-        train: Random crops instead of central ones.
+        train: Random cuts and sentences; else central ones and whole texts.
     """
 
     def __init__(
@@ -62,17 +63,20 @@ class Pairs(Dataset[Batch]):
         return len(self.image_ids)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the crops of an epoch; validation has none."""
+        """Choose the draws of an epoch; validation has none."""
         self.epoch = epoch
 
     def __getitems__(self, rows: Sequence[int]) -> Batch:
         """The pairs in positions `rows`, as one batch."""
         pixels = self.images.read([self.image_ids[row] for row in rows])
-        seed = self.cfg.run.seed
-        generators = [np.random.default_rng([seed, self.epoch, row]) for row in rows]
+        texts, seed, generators = [self.texts[row] for row in rows], self.cfg.run.seed, None
+        if self.train:
+            generators = [np.random.default_rng([seed, self.epoch, row]) for row in rows]
+            share, drawn = self.cfg.data.sentence_dropout, zip(texts, generators, strict=True)
+            texts = [some_sentences(text, share, generator) for text, generator in drawn]
         return Batch(
-            to_input(pixels, self.cfg.model.image, generators if self.train else None),
-            tokenised([self.texts[row] for row in rows], self.cfg.model.text.context),
+            to_input(pixels, self.cfg.model.image, generators),
+            tokenised(texts, self.cfg.model.text.context),
         )
 
 

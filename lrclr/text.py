@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
@@ -43,6 +45,19 @@ def tokenised(texts: Sequence[str], context: int, *, cut: bool = True) -> Tensor
             )
     ids: Tensor = tokenizer(list(texts), context_length=context)
     return ids
+
+
+def some_sentences(text: str, dropout: float, generator: np.random.Generator) -> str:
+    """The text's sentences in random order, each left out with probability `dropout`.
+
+    One at least stays; 0 leaves the text as it is.
+    """
+    if not dropout:
+        return text
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    kept = [sentence for sentence in sentences if generator.random() >= dropout]
+    kept = kept or [sentences[generator.integers(len(sentences))]]
+    return " ".join(kept[k] for k in generator.permutation(len(kept)))
 
 
 def chexzero_impression(report: str) -> str:

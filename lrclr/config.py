@@ -27,9 +27,9 @@ class ImageConfig:
     fit: Literal["resize", "crop"] = cite("resize", code=DATA_CODE)
     """From `size` to `input`: resize, or cut, in training at a random place."""
     rotate: float = cite(0.0, note="the code does not augment")
-    """Largest turn before a training cut, degrees."""
+    """Largest turn before a training cut, degrees; needs `crop`."""
     zoom: float = cite(0.0, note="the code does not augment")
-    """Largest change of size before a training cut, as a share."""
+    """Largest change of size before a training cut, as a share; needs `crop`."""
     antialias: bool = cite(False, code=f"{DATA_CODE}: default of its day", ledger="L13")
     """Smooth before the reduction to `input`."""
     patch: int = cite(32, code=f"{MODEL_CODE}: CLIP ViT-B/32")

@@ -105,6 +105,8 @@ class LRCLR(
                 f"a crop of --model.image.input {image.input} does not fit --model.image.size "
                 f"{image.size}"
             )
+        if image.fit == "resize" and (image.rotate or image.zoom):
+            raise ValueError("--model.image.rotate and zoom need --model.image.fit crop")
         vision = CLIPVisionCfg(
             layers=image.layers,
             width=image.width,

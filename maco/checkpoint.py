@@ -88,9 +88,9 @@ def sized_like(state: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
         projection = state["encoder.patch_embed.proj.weight"]
         places = state["encoder.pos_embed"].shape[1] - 1
         pixels, width = state["decoder.head.weight"].shape
-        words = state["text_encoder.bert.embeddings.position_embeddings.weight"]
+        pieces = state[WORDS]
+        places_of_words = state["text_encoder.bert.embeddings.position_embeddings.weight"]
         inner = state["text_encoder.bert.encoder.layer.0.intermediate.dense.weight"]
-        state[WORDS]
     except KeyError as error:
         raise CheckpointError(f"not a MaCo checkpoint: {error.args[0]} is missing") from error
     grid, patch = round(places**0.5), projection.shape[-1]
@@ -108,9 +108,9 @@ def sized_like(state: Mapping[str, Tensor], config: ModelConfig) -> ModelConfig:
     text = replace(
         config.text,
         layers=layers,
-        width=words.shape[1],
+        width=pieces.shape[1],
         feedforward=inner.shape[0],
-        max_tokens=words.shape[0],
+        max_tokens=places_of_words.shape[0],
     )
     return replace(config, image=image, decoder=decoder, text=text, temperature="linear")
 

@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from common.data.prepare import Images
 from lrclr.config import PRESETS, ImageConfig
 from lrclr.images import cut
 from lrclr.pairs import Pairs
@@ -33,21 +36,14 @@ def test_a_cut_is_part_of_the_turned_and_resized_image() -> None:
     np.testing.assert_array_equal(found, image[y : y + 16, x : x + 16])
     spot = np.zeros((101, 101), np.uint8)
     spot[50, 50 + 30 : 50 + 33] = 255  # 31 pixels right of the middle
-    turned = cut(spot, ImageConfig(101, 101, "crop", rotate=20.0, zoom=0.2), Fixed(20.0, 1.2))
+    numbers = iter([20.0, 1.2])
+    draws: Any = SimpleNamespace(
+        integers=lambda *_, size: np.zeros(size, int), uniform=lambda *_: next(numbers)
+    )
+    turned = cut(spot, ImageConfig(101, 101, "crop", rotate=20.0, zoom=0.2), draws)
     rows, columns = np.nonzero(turned > 100)
     assert rows.mean() - 50 == pytest.approx(-1.2 * 31 * math.sin(math.radians(20)), abs=0.7)
     assert columns.mean() - 50 == pytest.approx(1.2 * 31 * math.cos(math.radians(20)), abs=0.7)
-
-
-class Fixed(np.random.Generator):
-    """A generator that draws given numbers."""
-
-    def __init__(self, *draws: float) -> None:
-        super().__init__(np.random.PCG64(0))
-        self.draws = list(draws)
-
-    def uniform(self, *_: object) -> float:  # type: ignore[override]
-        return self.draws.pop(0)
 
 
 def test_sentences_are_left_out_at_the_share_asked_for() -> None:
@@ -70,8 +66,8 @@ class Noise:
 
 
 def test_training_alone_draws() -> None:
-    cfg, rows = PRESETS["phantom"], range(4)
-    train, valid = (Pairs(Noise(), "abcd", [TEXT] * 4, cfg=cfg, train=t) for t in (True, False))  # type: ignore[arg-type]
+    cfg, rows, images = PRESETS["phantom"], range(4), cast(Images, Noise())
+    train, valid = (Pairs(images, "abcd", [TEXT] * 4, cfg=cfg, train=t) for t in (True, False))
     first, fixed = train.__getitems__(rows), valid.__getitems__(rows)
     torch.testing.assert_close(train.__getitems__(rows), first)
     for pairs in (train, valid):

@@ -451,6 +451,10 @@ def test_an_add_on_chooses_behind_the_last_layer() -> None:
 
 def test_a_crop_must_fit() -> None:
     cfg = PRESETS["phantom"]
-    image = replace(cfg.model.image, size=90)
-    with pytest.raises(CheckpointError, match="does not fit"):
-        fresh_model(replace(cfg, model=replace(cfg.model, image=image)))
+    for wrong, why in (
+        ({"size": 90}, "does not fit"),
+        ({"fit": "resize"}, "need --model.image.fit"),
+    ):
+        image = replace(cfg.model.image, **wrong)
+        with pytest.raises(CheckpointError, match=why):
+            fresh_model(replace(cfg, model=replace(cfg.model, image=image)))

@@ -114,7 +114,7 @@ class UPerNet(nn.Module):
         self.vit.requires_grad_(True)
         with_drop_path(self.vit, recipe.drop_path)
         depth, width = len(self.vit.blocks), int(self.vit.embed_dim)
-        self.blocks = [round(depth * k / CITED_BLOCKS[-1]) - 1 for k in CITED_BLOCKS]
+        self.blocks = [max(1, round(depth * k / CITED_BLOCKS[-1])) - 1 for k in CITED_BLOCKS]
         self.pyramid = nn.ModuleList(
             [
                 nn.Sequential(_up(width), nn.BatchNorm2d(width), nn.GELU(), _up(width)),
@@ -134,10 +134,12 @@ class UPerNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, S, S) standardised to logits (B, 2, S, S) of both heads."""
+        blocks = sorted(set(self.blocks))  # a shallow encoder's are read more than once
         found = self.vit.forward_intermediates(
-            images.expand(-1, 3, -1, -1), indices=self.blocks, norm=False, intermediates_only=True
+            images.expand(-1, 3, -1, -1), indices=blocks, norm=False, intermediates_only=True
         )
-        maps = [scale(tokens) for scale, tokens in zip(self.pyramid, found, strict=True)]
+        after = dict(zip(blocks, found, strict=True))
+        maps = [scale(after[block]) for scale, block in zip(self.pyramid, self.blocks, strict=True)]
         size = images.shape[2:]
         main, side = (
             F.interpolate(head(maps), size=size, mode="bilinear")

@@ -19,7 +19,7 @@ from maco.figures import grounding_figure, phrase_map, position_figure, tau_figu
 def test_position_weights_pull_the_map_to_their_place() -> None:
     model = fresh_model(PRESETS["phantom"])
     image = np.random.default_rng(0).integers(0, 256, (192, 192), np.uint8)
-    model.ground = lambda *_, **__: torch.ones(1, 8, 8)  # type: ignore[method-assign]
+    model.ground = lambda *_, **__: torch.ones(1, model.grid, model.grid)  # type: ignore[method-assign]
     with torch.no_grad():
         model.importance.weight.zero_()
         model.importance.weight[0, -1] = 1.0

@@ -80,6 +80,15 @@ def test_padding_changes_nothing() -> None:
         model.embed_texts([""])
 
 
+def test_texts_of_any_length_keep_their_places() -> None:
+    model = phantom()
+    texts = ["no. " * words for words in (7, 1, 30, 2, 12, 1, 20, 3, 5)]
+    together = model.embed_texts(texts).emb
+    alone = torch.cat([model.embed_texts([text]).emb for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert (together[0] - together[1:]).norm(dim=1).min() > 1e-2
+
+
 def test_alignment_equals_loops_over_groups() -> None:
     """Eq. 2-3 sample by sample; the last group is smaller."""
     scores, cosines = torch.randn(5).double(), torch.randn(5, 5).double()

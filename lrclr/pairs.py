@@ -93,8 +93,11 @@ def load_pairs(cfg: PretrainConfig) -> Corpus:
     """The corpus that the settings ask for.
 
     Raises:
-        DataError: If the corpus or its reports are missing, or nothing is left of them.
+        DataError: If the corpus or its reports are missing, nothing is left of them, or no such
+            share of sentences can be dropped.
     """
+    if not 0 <= cfg.data.sentence_dropout < 1:
+        raise DataError(f"--data.sentence-dropout: 0 to below 1, not {cfg.data.sentence_dropout}")
     name, root, size = cfg.data.dataset, cfg.run.data_root, cfg.model.image.size
     tables, table, images = open_dataset(root, name, size)
     split = splits.build(SPLITS[name], tables)

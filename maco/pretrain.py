@@ -114,7 +114,7 @@ def note_positions(model: MaCo, run: training.Run) -> None:
     """Append the importance weights and 1 / tau3 after an epoch, one JSON line (Fig. 4)."""
     if run.is_main:
         weights = model.position_weights().flatten().tolist()
-        line = {"epoch": run.progress.epoch, "multiplier": float(model.multiplier)}
+        line = {"epoch": run.progress.epoch, "multiplier": model.multiplier.item()}
         with (run.out / "positions.jsonl").open("a") as file:
             file.write(json.dumps({**line, "weights": weights}) + "\n")
 

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.prepare import Images
+from common.data.tables import DataError
 from lrclr.config import PRESETS, ImageConfig
 from lrclr.images import cut
-from lrclr.pairs import Pairs
+from lrclr.pairs import Pairs, load_pairs
 from lrclr.text import some_sentences, tokenised
 
 TEXT = "No 2.5 cm nodule. Edema is mild. The heart is large."
@@ -63,6 +64,14 @@ class Noise:
     def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
         generator = np.random.default_rng(len(ids))
         return generator.integers(0, 255, (len(ids), 112, 112)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_that_leaves_no_sentence_is_refused(share: float) -> None:
+    preset = PRESETS["phantom"]
+    cfg = replace(preset, data=replace(preset.data, sentence_dropout=share))
+    with pytest.raises(DataError, match="0 to below 1"):
+        load_pairs(cfg)
 
 
 def test_training_alone_draws() -> None:

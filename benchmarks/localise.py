@@ -193,10 +193,12 @@ def ground(args: Args, model: Encoder) -> Outcome:
             zip(("position_weight_in_boxes", "position_weight_border"), places, strict=True)
         )
     test_ids = np.array([phrases[k].image_id for k in found.kept])
-    intervals = {
-        metric: bootstrap_mean(column, groups=test_ids)[1:3]
-        for metric, column in zip(("miou", "cnr", "pointing_game"), found.values.T, strict=True)
-    }
+    intervals = {}
+    beyond = found.values - others["centre_prior"].values  # of the same phrases
+    for columns, end in ((found.values, ""), (beyond, "_over_centre_prior")):
+        for name, column in zip(("miou", "cnr", "pointing_game"), columns.T, strict=True):
+            mean = bootstrap_mean(column, groups=test_ids)
+            values[f"{name}{end}"], intervals[f"{name}{end}"] = mean.value, (mean.low, mean.high)
     out = Outcome(
         "grounding/maco",
         [

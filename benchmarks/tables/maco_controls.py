@@ -21,6 +21,8 @@ TABLE = Table(
             ("pointing game", "pointing_game"),
             ("CNR of the centre prior", "cnr_centre_prior"),
             ("pointing game of the centre prior", "pointing_game_centre_prior"),
+            ("CNR above that prior", "cnr_over_centre_prior"),
+            ("pointing game above it", "pointing_game_over_centre_prior"),
             ("CNR, similarity alone", "cnr_similarity_alone"),
             ("pointing game, similarity alone", "pointing_game_similarity_alone"),
             ("CNR, weights alone", "cnr_weights_alone"),

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.job import Args
+from benchmarks.localise import ground
+from benchmarks.models import RANDOM_MACO
 from benchmarks.protocols.grounding import (
+    TAUS,
     GroundingConfig,
     boxes_at,
     centre_prior,
@@ -21,8 +25,10 @@ from benchmarks.protocols.grounding import (
     summarise,
     weights_by_place,
 )
+from benchmarks.weights import ready
 from common.data.images import resize_and_pad
 from common.data.ms_cxr import Phrase
+from common.data.phantom.writers import write_corpus
 from common.data.records import Box
 from common.data.tables import DataError
 
@@ -137,3 +143,25 @@ def test_position_weights_by_place() -> None:
     inside, border = weights_by_place(weights, [phrase((16, 0, 16, 32))], CONFIG)
     assert inside == pytest.approx(3.5)
     assert border == pytest.approx((10 + 10 + 1 + 1 + 4 + 4) / 12)
+
+
+def test_an_evaluation_stands_beside_the_centre_prior(tmp_path: Path) -> None:
+    write_corpus(tmp_path, size="ci", datasets=["mimic", "ms_cxr"], workers=1)
+    args = Args("grounding", model=RANDOM_MACO.id, dataset="ms_cxr", data_root=tmp_path)
+    out = ground(args, ready(RANDOM_MACO, "phantom", 0, tmp_path))
+    cells = {cell.metric: cell for cell in out.cells}
+    for metric in ("miou", "cnr", "pointing_game"):
+        beyond = cells[f"{metric}_over_centre_prior"]
+        apart = cells[metric].value - cells[f"{metric}_centre_prior"].value
+        assert beyond.value == pytest.approx(apart)
+        assert beyond.interval is not None
+        assert beyond.interval[0] < beyond.value < beyond.interval[1]
+        # an untrained model's position weights are all 0
+        assert cells[f"{metric}_similarity_alone"].value == pytest.approx(cells[metric].value)
+    assert cells["cnr_weights_alone"].value == 0
+    assert (
+        out.cells[0].n
+        == len(out.predictions["test_ids"])
+        == len(out.predictions["miou_cnr_pointing"])
+    )
+    assert set(out.details["tau"]) == {f"{tau:g}" for tau in TAUS}

@@ -108,11 +108,11 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
         finetune.RECIPES[protocol],
     )
     train, valid, test = (data.ids(part) for part in ("train", "valid", "test"))
-    names = {part: with_auroc(data, part, data.ids(part)) for part in ("valid", "test")}
+    names = {part: with_auroc(data, part, ids) for part, ids in (("valid", valid), ("test", test))}
     targets = data.targets(test)
     out = Outcome(protocol, [], {"test_ids": np.array(test)}, splits_of(data))
     out.predictions["test_targets"] = targets
-    both = finetune.judged_labels(targets)
+    both = [data.task.labels.index(name) for name in names["test"]]
     for part, key in (("test", "labels_without_auroc"), ("valid", "labels_not_validated")):
         out.details[key] = sorted(set(data.task.labels) - set(names[part]))
     for share in MODELS[args.model].fractions:

@@ -210,6 +210,7 @@ RELEASED = released(PAPER)
 PHANTOM = replace(
     PAPER,
     model=ModelConfig(
+        # fine patches and few blocks: tokens keep to what their patch shows (README)
         image=ImageConfig(weights=None, size=192, input=96, patch=8, width=96, depth=2, heads=3),
         decoder=DecoderConfig(width=64, depth=1, heads=2),
         # a random BERT's [CLS] hears next to nothing of the words for a thousand steps, and

@@ -16,10 +16,11 @@ from maco.config import PRESETS
 from maco.figures import grounding_figure, phrase_map, position_figure, tau_figure
 
 
-def test_position_weights_pull_the_map_to_their_place() -> None:
+def test_position_weights_pull_the_map_to_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fresh_model(PRESETS["phantom"])
     image = np.random.default_rng(0).integers(0, 256, (192, 192), np.uint8)
-    model.ground = lambda *_, **__: torch.ones(1, model.grid, model.grid)  # type: ignore[method-assign]
+    flat = torch.ones(1, model.grid, model.grid)
+    monkeypatch.setattr(model, "ground", lambda *_: flat)
     with torch.no_grad():
         model.importance.weight.zero_()
         model.importance.weight[0, -1] = 1.0

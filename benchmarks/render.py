@@ -199,6 +199,11 @@ def _origin(records: list[dict[str, Any]]) -> list[str]:
             if (commits := commits_of(r["pretraining"])) != [r["commit"]]
         },
         "hardware": {r["hardware"] for r in records},
+        "hardware of pre-training, where it is another": {
+            f"{r['model']} {r['pretraining']['hardware']}"
+            for r in trained
+            if r["pretraining"]["hardware"] != r["hardware"]
+        },
         "pre-training": {_cost(r["model"], r["pretraining"]) for r in trained},
     }
     fields["test images seen in pre-training"] = {
@@ -221,11 +226,13 @@ def commits_of(run: dict[str, Any]) -> list[str]:
 
 
 def _cost(model: str, run: dict[str, Any]) -> str:
-    """Minutes, images a second with validation, memory where it was recorded, and processes."""
+    """Minutes, precision, images a second with validation, memory if recorded, and processes."""
     rate = run["pairs"] * run["epochs"] / run["seconds"]
     memory = f", {run['peak_memory_mib']} MiB" if "peak_memory_mib" in run else ""
     several = f", {run['processes']} processes" if run["processes"] > 1 else ""
-    return f"{model} {run['seconds'] / 60:.1f} min ({rate:.0f} images/s{memory}{several})"
+    precision = {"no": "float32"}.get(run["precision"], run["precision"])
+    speed = f"{precision}, {rate:.0f} images/s"
+    return f"{model} {run['seconds'] / 60:.1f} min ({speed}{memory}{several})"
 
 
 def _split_line(name: str, facts: dict[str, Any]) -> str:

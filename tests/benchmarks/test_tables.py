@@ -36,6 +36,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "pretraining": {
             **{"seconds": 120.0, "pairs": 100, "epochs": 6, "peak_memory_mib": 900},
             **{"commit": "abc", "dirty": False, "processes": 2},
+            **{"precision": "no", "hardware": "two cores"},
         },
         **changes,
     }
@@ -87,7 +88,7 @@ def test_rendering_shows_mean_deviation_and_reasons(tmp_path: Path) -> None:
     text = render.render(TABLE2, tmp_path, [0, 1])
     assert "80.0 ± 7.1" in text
     assert "Corpus: phantom" in text
-    assert "gloria 2.0 min (5 images/s, 900 MiB, 2 processes)" in text
+    assert "gloria 2.0 min (float32, 5 images/s, 900 MiB, 2 processes)" in text
     assert "DSVE: not run" in text
     assert "difference" not in text  # phantom numbers are never compared with published ones
 
@@ -121,11 +122,14 @@ def test_real_results_show_differences_and_refuse_dirty_code(tmp_path: Path) -> 
             render.render(TABLE2, tmp_path, [0])
 
 
-def test_weights_of_other_commits_name_them(tmp_path: Path) -> None:
-    weights = {**record()["pretraining"], "commits": ["abc", "def"]}
+def test_weights_of_other_commits_and_hardware_name_them(tmp_path: Path) -> None:
+    write(tmp_path, 0, record())
+    assert "hardware of pre-training" not in render.render(TABLE2, tmp_path, [0])
+    weights = {**record()["pretraining"], "commits": ["abc", "def"], "hardware": "a card"}
     write(tmp_path, 0, record(commit="abc", pretraining=weights))
     text = render.render(TABLE2, tmp_path, [0])
     assert "commit of pre-training, where it is another: gloria abc, def" in text
+    assert "hardware of pre-training, where it is another: gloria a card" in text
 
 
 def test_corpora_are_never_mixed(tmp_path: Path) -> None:

@@ -99,10 +99,12 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
         cfg: Temperatures, groups, direction, reduction.
 
     Returns:
-        Scalar; log B when all embeddings coincide (`batch_mean`: log B / D).
+        Scalar; log B when all embeddings coincide (`batch_mean`: times groups / B).
     """
+    groups = len(scores.split(cfg.group_size))
     if cfg.weighting == "none":
-        weights = Weights(torch.ones_like(scores), torch.ones_like(scores) / cfg.group_size)
+        even = torch.ones_like(scores)
+        weights = Weights(even, even * groups / len(scores))  # sum to the number of groups, too
     else:
         weights = importance_weights(
             scores, tau1=cfg.tau1, tau2=cfg.tau2, group_size=cfg.group_size
@@ -110,11 +112,7 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
     terms = weighted_contrast(logits, weights)
     if cfg.align_direction == "symmetric":
         terms = (terms + weighted_contrast(logits.mT, weights)) / 2
-    if cfg.align_reduction == "batch_mean":
-        return terms.mean()
-    if cfg.weighting == "none":  # a smaller last group counts by its size
-        return terms.sum() * cfg.group_size / len(terms)
-    return terms.sum() / len(scores.split(cfg.group_size))
+    return terms.mean() if cfg.align_reduction == "batch_mean" else terms.sum() / groups
 
 
 def released_terms(logits: Tensor, scores: Tensor) -> Tensor:

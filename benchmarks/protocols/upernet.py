@@ -75,6 +75,10 @@ class MacoSegmentation:
     sampler: Literal["plain", "balanced"] = cite("plain", code="segmentation configs", ledger="S5")
     """All training images, or all positives and as many negatives."""
 
+    def rate(self, stage: int) -> float:
+        """Highest rate at 1, 10 or 100 % of the labels (stages 0, 1, 2)."""
+        return self.lr_released[stage] if self.recipe == "released" else self.lr
+
 
 @dataclass(frozen=True)
 class PhantomUPerNet(MacoSegmentation):
@@ -337,7 +341,7 @@ def fit(
     device, generator = device_of(vit), np.random.default_rng(seed)
     net = UPerNet(vit, recipe).to(device)
     steps, warmup = recipe.iterations[stage], recipe.warmup[stage]
-    lr = recipe.lr_released[stage] if recipe.recipe == "released" else recipe.lr
+    lr = recipe.rate(stage)
     optimizer = torch.optim.AdamW(parameter_groups(net, recipe), lr=lr, betas=recipe.betas)
     best, best_state = -1.0, net.state_dict()
     size = min(recipe.batch, len(train))

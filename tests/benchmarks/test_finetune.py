@@ -60,6 +60,13 @@ def kinds(guess: np.ndarray, truth: np.ndarray) -> upernet.DiceKinds:
     return upernet.dice_kinds([upernet.counts_of(*pair) for pair in pairs])
 
 
+def test_rates_of_both_recipes() -> None:
+    """Ledger S1: one rate for every share of the labels, or one for each."""
+    paper, released = (upernet.RECIPES[f"segmentation/maco{end}"] for end in ("", "-released"))
+    assert [paper.rate(stage) for stage in range(3)] == [5e-6] * 3
+    assert [released.rate(stage) for stage in range(3)] == [5e-6, 2e-5, 1.5e-5]
+
+
 def test_golden_dice() -> None:
     g = np.load(GOLDEN / "segmentation_dice.npz")
     found = kinds(g["pred"].astype(bool), g["target"].astype(bool))

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment, select_regions
 from benchmarks.models import MODELS, PRESET, settings
 from benchmarks.tasks import DENSE_SIZES
-from benchmarks.weights import other_settings, ready
+from benchmarks.weights import from_authors, other_settings, ready
 from common import config
 from common.checkpoint import CheckpointError
 from common.data.tables import DataError, sha256
@@ -57,17 +57,21 @@ def evaluate(args: Args) -> Outcome:
     if args.task in WITHOUT_MODEL:
         return WITHOUT_MODEL[args.task](args)
     spec = MODELS[args.model]
-    model = ready(
-        spec,
-        args.corpus,
-        args.seed,
-        args.run,
-        any_settings=args.any_settings,
-        reads_text=args.task in READS_TEXT,
-    )
+    facts: dict[str, Any] = {}
+    if args.checkpoint:
+        model, facts = from_authors(spec, args.checkpoint, args.vocabulary)
+    else:
+        model = ready(
+            spec,
+            args.corpus,
+            args.seed,
+            args.run,
+            any_settings=args.any_settings,
+            reads_text=args.task in READS_TEXT,
+        )
     if args.task in READS_TEXT and not isinstance(model, Predictor):
         raise NotRunnable(f"{args.model} is an image encoder without a text side")
-    return PROTOCOLS[args.task](args, model)
+    return replace(PROTOCOLS[args.task](args, model), authors=facts)
 
 
 def run(args: Args) -> Path:
@@ -93,7 +97,7 @@ def run(args: Args) -> Path:
         record["not_run"] = str(reason)
         path.with_suffix(".npz").unlink(missing_ok=True)
     else:
-        trained = spec.pretrained and args.task not in WITHOUT_MODEL
+        trained = spec.pretrained and args.task not in WITHOUT_MODEL and not args.checkpoint
         record |= {
             "protocol": outcome.protocol,
             "cells": [asdict(cell) for cell in outcome.cells],
@@ -104,6 +108,7 @@ def run(args: Args) -> Path:
         if trained and args.any_settings:
             wanted = config.to_dict(settings(spec, args.corpus, args.seed))
             record["other_settings"] = other_settings(args.run, wanted)
+        record |= outcome.authors
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **outcome.predictions)
     record["seconds"] = round(time.monotonic() - started, 1)
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -132,6 +137,10 @@ def main() -> None:
     if args.task in DENSE_TASKS and f"{args.task}/{args.recipe}" not in DENSE_SIZES:
         known = [name.partition("/")[2] for name in DENSE_SIZES if name.startswith(args.task)]
         raise SystemExit(f"error: --recipe of {args.task} is one of {', '.join(known)}")
+    if args.vocabulary and not args.checkpoint:
+        raise SystemExit("error: --vocabulary goes with --checkpoint")
+    if args.checkpoint and args.task in WITHOUT_MODEL:
+        raise SystemExit(f"error: {args.task} reads no model, so no --checkpoint")
     if args.corpus == "phantom" and not (args.data_root / "phantom.json").is_file():
         raise SystemExit(
             f"error: {args.data_root} holds no phantom corpus; real data: --corpus real"

@@ -72,6 +72,11 @@ class Args:
     """Run folder of a pre-trained model."""
     any_settings: bool = False
     """Evaluate a run of other settings than the model's own; the result lists them."""
+    checkpoint: Path | None = None
+    """A file that the paper's authors released, instead of a run; give it its own results folder.
+    Which images it was trained on is not known here."""
+    vocabulary: Path | None = None
+    """Word pieces of `checkpoint`, one a line; by default those of the hub."""
     results: Path = Path("runs/results")
     """Where the results go."""
     seed: int = 0
@@ -118,6 +123,7 @@ class Outcome:
         predictions: Arrays to keep.
         splits: Split id to `downstream.describe_split`.
         details: Thresholds, prompts, sizes.
+        authors: What `benchmarks.weights.from_authors` says of a released checkpoint.
     """
 
     protocol: str
@@ -125,6 +131,7 @@ class Outcome:
     predictions: dict[str, np.ndarray]
     splits: dict[str, Any]
     details: dict[str, Any] = field(default_factory=dict)
+    authors: dict[str, Any] = field(default_factory=dict)
 
 
 def share_of(

@@ -15,18 +15,24 @@ from benchmarks.core import Model, NotRunnable
 from benchmarks.models import settings
 from common import config
 from common.checkpoint import CheckpointError
+from common.data.tables import sha256
 from common.interface import Encoder
 from convirt.checkpoint import fresh_model as fresh_convirt
 from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
+from gloria.checkpoint import load_released as released_gloria
 from gloria.model import GLoRIA
 from imitate.checkpoint import fresh_model as fresh_imitate
+from imitate.checkpoint import load_released as released_imitate
 from imitate.model import IMITATE
 from lrclr.checkpoint import fresh_model as fresh_lrclr
+from lrclr.checkpoint import load_released as released_lrclr
 from lrclr.model import LRCLR
 from maco.checkpoint import fresh_model as fresh_maco
+from maco.checkpoint import load_released as released_maco
 from maco.model import MaCo
 from mgca.checkpoint import fresh_model as fresh_mgca
+from mgca.checkpoint import load_released as released_mgca
 from mgca.model import MGCA
 
 FRESH: dict[str, Callable[[Any], Any]] = {
@@ -48,6 +54,14 @@ LOAD: dict[str, Callable[..., Any]] = {
     "mgca": MGCA.from_pretrained,
 }
 """A model from its folder, by paper."""
+RELEASED: dict[str, Callable[..., tuple[Any, dict[str, str]]]] = {
+    "gloria": released_gloria,
+    "imitate": released_imitate,
+    "lrclr": released_lrclr,
+    "maco": released_maco,
+    "mgca": released_mgca,
+}
+"""A model from a file of its authors, by paper."""
 
 
 def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +89,35 @@ def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
         inner = isinstance(value, dict)
         found |= _flat(value, f"{start}{name}.") if inner else {f"{start}{name}": value}
     return found
+
+
+def from_authors(
+    model: Model, path: Path, vocabulary: Path | None
+) -> tuple[Encoder, dict[str, Any]]:
+    """A checkpoint that a paper's authors released, in evaluation mode, and what a result says.
+
+    Its architecture is the released one; the flags of `model` do not apply.
+
+    Args:
+        model: Names the paper.
+        path: The authors' file; nothing that it pickles is executed.
+        vocabulary: File of the word pieces, one a line; by default those of the hub.
+
+    Raises:
+        CheckpointError: If the paper has no released layout, or the file is of another.
+    """
+    if not model.pretrained or model.paper not in RELEASED:
+        known = ", ".join(RELEASED)
+        raise CheckpointError(f"{model.id} has no released layout; a model of {known} has one")
+    words = {"vocabulary": vocabulary.read_text("utf-8").splitlines()} if vocabulary else {}
+    if words and model.paper == "lrclr":
+        raise CheckpointError("CheXzero's files need no --vocabulary: the word pieces are CLIP's")
+    found, ignored = RELEASED[model.paper](path, **words)
+    return found.to(device()).eval(), {
+        "model_settings": config.to_dict(found.config),
+        "other_settings": {"checkpoint": path.name, "sha256": sha256(path)},
+        "unused_keys": ignored,
+    }
 
 
 def device() -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import evaluate, weights
+from benchmarks.job import Args
 from common.checkpoint import CheckpointError
+from common.data.phantom.writers import write_corpus
+from common.data.tables import sha256
 from maco.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from maco.config import PAPER, PRESETS, RELEASED, LossConfig, ModelConfig
 from maco.losses import alignment_loss, importance_weights, reconstruction_loss
@@ -150,13 +155,14 @@ def test_a_centred_start_falls_off_alike_on_all_sides(grid: int) -> None:
     assert float(weights.sum()) == pytest.approx(1.0)
 
 
-def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) -> None:
+def released_file(folder: Path) -> tuple[Path, dict[str, torch.Tensor], ModelConfig]:
+    """A small checkpoint in the released layout, its weights, and what its shapes cannot show."""
     golden = Path(__file__).parents[1] / "golden" / "maco" / "tiny_forward.npz"
     with np.load(golden) as g:
         state = {k[8:]: torch.tensor(g[k]) for k in g.files if k.startswith("weights/")}
     state["decoder_pos_embed"] = state["pos_embed"]
     state["WCE.weight"] = torch.ones(8)
-    path = tmp_path / "checkpoint-50.pth"
+    path = folder / "checkpoint-50.pth"
     torch.save({"model": state, "epoch": 50, "scaler": {}}, path)
     config = RELEASED.model
     config = replace(
@@ -165,6 +171,11 @@ def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) 
         decoder=replace(config.decoder, heads=2),
         text=replace(config.text, heads=2),
     )
+    return path, state, config
+
+
+def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) -> None:
+    path, state, config = released_file(tmp_path)
     model, ignored = load_released(str(path), vocabulary=VOCABULARY, config=config)
     assert (model.config.image.patch, model.config.image.input) == (4, 56)
     logarithm = replace(config, temperature="log")  # the file holds the factor itself
@@ -184,6 +195,28 @@ def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) 
     torch.save({"model": {"cls_token": torch.zeros(1, 1, 16)}}, path)
     with pytest.raises(CheckpointError, match="not a MaCo checkpoint"):
         load_released(path, vocabulary=VOCABULARY, config=config)
+
+
+def test_a_released_file_is_evaluated_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _, config = released_file(tmp_path)
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join(VOCABULARY))
+    monkeypatch.setitem(weights.RELEASED, "maco", partial(load_released, config=config))
+    write_corpus(tmp_path, size="ci", datasets=["mimic", "ms_cxr"], workers=1)
+    args = Args("grounding", "maco", "ms_cxr", data_root=tmp_path, results=tmp_path / "results")
+    args = replace(args, checkpoint=path, vocabulary=words)
+    record = json.loads(evaluate.run(args).read_text())
+    assert record["pretraining"] is None
+    assert record["model_settings"]["image"]["patch"] == 4
+    assert record["other_settings"] == {"checkpoint": path.name, "sha256": sha256(path)}
+    assert "WCE.weight" in record["unused_keys"]
+    assert 0 < next(c["value"] for c in record["cells"] if c["metric"] == "miou") < 1
+    with pytest.raises(CheckpointError, match="random-maco has no released layout"):
+        evaluate.run(replace(args, model="random-maco"))
+    with pytest.raises(CheckpointError, match="need no --vocabulary"):
+        evaluate.run(replace(args, model="chexzero"))
 
 
 def test_every_key_of_the_documented_layout_has_a_place() -> None:

@@ -177,6 +177,8 @@ def ground(args: Args, model: Encoder) -> Outcome:
     images = DecodedImages(table, model.size)
     maps = grounding.similarities(model, images, phrases, cosine=cfg.similarity == "cosine")
     weights = model.position_weights().cpu().numpy() if hasattr(model, "position_weights") else None
+    if weights is not None and not np.ptp(weights):
+        weights = None  # no loss has trained them: all places weigh alike
     found = grounding.evaluate(maps, phrases, weights, cfg)
     prior = [grounding.centre_prior(len(maps[0]))] * len(maps)
     others = {"centre_prior": grounding.evaluate(prior, phrases, None, cfg, ties="share")}

@@ -35,7 +35,8 @@ TABLE = Table(
     footnotes=(
         "The centre prior falls off with the distance from the centre of the image; of its tied "
         "maxima the pointing game counts the share that lies in a box. Similarity alone: without "
-        "position weights; weights alone: without the image.",
+        "position weights; weights alone: without the image. No loss trains the weights of rows "
+        "that have neither.",
         "Position weights: mean over patches as often as a box covers them, and over the outermost "
         "ring. As printed (Eq. 3) a high weight flattens its row, so what is informative learns a "
         "low one; as released it sharpens, and Fig. 4 shows high ones over the lungs.",

@@ -36,6 +36,7 @@ TABLE = Table(
         "`train-rle.csv` alone they are 10,675, as many as the authors' lists name (7,969 / 1,898 "
         "/ 1,904, some of them twice); the paper says more than 120,000.",
         "The authors' lists let 494 test images be trained on with all labels (of positives about "
-        "75 %); here the parts are disjoint.",
+        "75 %); here no image is in two parts. The tables name no patients, some of whom have "
+        "several images.",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,7 +149,12 @@ def test_position_weights_by_place() -> None:
 def test_an_evaluation_stands_beside_the_centre_prior(tmp_path: Path) -> None:
     write_corpus(tmp_path, size="ci", datasets=["mimic", "ms_cxr"], workers=1)
     args = Args("grounding", model=RANDOM_MACO.id, dataset="ms_cxr", data_root=tmp_path)
-    out = ground(args, ready(RANDOM_MACO, "phantom", 0, tmp_path))
+    model: Any = ready(RANDOM_MACO, "phantom", 0, tmp_path)
+    untrained = ground(args, model)
+    assert not [cell.metric for cell in untrained.cells if "alone" in cell.metric]
+    assert "tau" not in untrained.details
+    model.importance.weight.data[0, 0] = 1e-6  # as good as none
+    out = ground(args, model)
     cells = {cell.metric: cell for cell in out.cells}
     for metric in ("miou", "cnr", "pointing_game"):
         beyond = cells[f"{metric}_over_centre_prior"]
@@ -156,9 +162,9 @@ def test_an_evaluation_stands_beside_the_centre_prior(tmp_path: Path) -> None:
         assert beyond.value == pytest.approx(apart)
         assert beyond.interval is not None
         assert beyond.interval[0] < beyond.value < beyond.interval[1]
-        # an untrained model's position weights are all 0
-        assert cells[f"{metric}_similarity_alone"].value == pytest.approx(cells[metric].value)
-    assert cells["cnr_weights_alone"].value == 0
+        alone = cells[f"{metric}_similarity_alone"].value
+        assert alone == pytest.approx(cells[metric].value, abs=1e-3)
+    assert cells["position_weight_border"].value == pytest.approx(1e-6 / 44)  # the corner of 12 x 12
     for kept in out.predictions.values():
         assert len(kept) == out.cells[0].n
     assert set(out.details["tau"]) == {f"{tau:g}" for tau in TAUS}

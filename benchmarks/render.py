@@ -243,7 +243,8 @@ def _split_line(name: str, facts: dict[str, Any]) -> str:
         for pair, n in facts["shared"].items()
     )
     digest = facts["sha256"]["total"][:12]
-    return f"Split {name}: {sizes}; sha256 {digest}; {shared or 'no image and no known patient shared'}."
+    shared = shared or "no image and no known patient shared"
+    return f"Split {name}: {sizes}; sha256 {digest}; {shared}."
 
 
 def page() -> str:

@@ -164,7 +164,8 @@ def test_an_evaluation_stands_beside_the_centre_prior(tmp_path: Path) -> None:
         assert beyond.interval[0] < beyond.value < beyond.interval[1]
         alone = cells[f"{metric}_similarity_alone"].value
         assert alone == pytest.approx(cells[metric].value, abs=1e-3)
-    assert cells["position_weight_border"].value == pytest.approx(1e-6 / 44)  # the corner of 12 x 12
+    corner = pytest.approx(1e-6 / 44)  # on the ring of 12 x 12
+    assert cells["position_weight_border"].value == corner
     for kept in out.predictions.values():
         assert len(kept) == out.cells[0].n
     assert set(out.details["tau"]) == {f"{tau:g}" for tau in TAUS}

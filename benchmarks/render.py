@@ -58,8 +58,15 @@ def values_of(
         if (cell["dataset"], cell["metric"], cell["label_fraction"]) == column.cell
     ]
     reasons = [record["not_run"] for record in records if "not_run" in record]
-    lacking = "its result holds no such cell" if records else "no result yet"
-    return values, reasons[0] if reasons else lacking
+    return values, reasons[0] if reasons else _lacking(records)
+
+
+def _lacking(records: list[dict[str, Any]]) -> str:
+    """Why results that ran hold no value for a cell."""
+    labels = {x for r in records for x in r["details"].get("labels_without_auroc", [])}
+    if labels:
+        return f"the test part lacks a class of {', '.join(sorted(labels))}"
+    return "it has no such value" if records else "no result yet"
 
 
 def render(table: Table, results: Path, seeds: Sequence[int]) -> str:

@@ -32,6 +32,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "hardware": "two cores",
         "protocol": "linear/cached-features",
         "splits": {},
+        "details": {},
         "cells": [cell],
         "pretraining": {
             **{"seconds": 120.0, "pairs": 100, "epochs": 6, "peak_memory_mib": 900},
@@ -143,6 +144,14 @@ def test_a_row_that_cannot_run_prints_its_reason(tmp_path: Path) -> None:
     content = {k: v for k, v in record().items() if k not in ("cells", "protocol", "splits")}
     write(tmp_path, 0, {**content, "not_run": "no weights"})
     assert "GLoRIA: not run: no weights" in render.render(TABLE2, tmp_path, [0])
+
+
+def test_a_value_that_cannot_be_had_names_its_reason(tmp_path: Path) -> None:
+    write(tmp_path, 0, record(cells=[]))
+    assert "GLoRIA: not run: it has no such value." in render.render(TABLE2, tmp_path, [0])
+    write(tmp_path, 0, record(cells=[], details={"labels_without_auroc": ["Hernia"]}))
+    text = render.render(TABLE2, tmp_path, [0])
+    assert "GLoRIA: not run: the test part lacks a class of Hernia." in text
 
 
 def test_committed_pages_match_their_sources() -> None:

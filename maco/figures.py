@@ -84,11 +84,12 @@ def position_figure(run: Path, *, count: int) -> Figure:
         DataError: If the run has logged none.
     """
     path = run / "positions.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    text = path.read_text() if path.is_file() else ""
+    lines = list({line["epoch"]: line for line in map(json.loads, text.splitlines())}.values())
     if not lines:
         raise DataError(f"{path} is missing or empty: give --run a folder of maco/pretrain.py")
     chosen = sorted({round(x) for x in np.linspace(0, len(lines) - 1, count)})
-    picked = [json.loads(lines[k]) for k in chosen]
+    picked = [lines[k] for k in chosen]
     maps = [np.reshape(line["weights"], (int(len(line["weights"]) ** 0.5), -1)) for line in picked]
     most = max(float(np.abs(m).max()) for m in maps) or 1.0
     figure = Figure(figsize=(2.2 * len(maps), 2.6), layout="constrained")

@@ -102,8 +102,8 @@ def train(cfg: PretrainConfig) -> None:
                 losses = pretrain_losses(wrapped(*batch), cfg.loss)
                 run.update(optimizer, losses, clip_norm=None)
                 model.clamp_temperature()
-            run.end_epoch(validate(model, corpus.valid, cfg))
             note_positions(model, run)
+            run.end_epoch(validate(model, corpus.valid, cfg))
         hashes = {"split_sha256": corpus.split.sha256, "table_sha256": corpus.table.table_sha256}
         run.finish(
             pairs=len(corpus.train), without_text=corpus.empty, split=corpus.split.id, **hashes
@@ -111,10 +111,13 @@ def train(cfg: PretrainConfig) -> None:
 
 
 def note_positions(model: MaCo, run: training.Run) -> None:
-    """Append the importance weights and 1 / tau3 after an epoch, one JSON line (Fig. 4)."""
+    """Append the importance weights and 1 / tau3 after an epoch, one JSON line (Fig. 4).
+
+    An epoch that a kill keeps from being saved writes again after resuming: its last line counts.
+    """
     if run.is_main:
         weights = model.position_weights().flatten().tolist()
-        line = {"epoch": run.progress.epoch, "multiplier": model.multiplier.item()}
+        line = {"epoch": run.progress.epoch + 1, "multiplier": model.multiplier.item()}
         with (run.out / "positions.jsonl").open("a") as file:
             file.write(json.dumps({**line, "weights": weights}) + "\n")
 

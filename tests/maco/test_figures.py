@@ -43,7 +43,7 @@ def test_grounding_figure_draws_the_phrases(tmp_path: Path) -> None:
 def test_position_and_tau_figures_read_what_runs_write(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing or empty"):
         position_figure(tmp_path, count=3)
-    lines = [{"epoch": k, "weights": [0.1 * k] * 64} for k in range(5)]
+    lines = [{"epoch": k, "weights": [0.1 * k] * 64} for k in (0, 1, 1, 2, 3, 4)]  # 1 was resumed
     (tmp_path / "positions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     figure = position_figure(tmp_path, count=3)
     assert [axis.get_title() for axis in figure.axes[:3]] == ["epoch 0", "epoch 2", "epoch 4"]

@@ -58,8 +58,10 @@ def evaluate(args: Args) -> Outcome:
         return WITHOUT_MODEL[args.task](args)
     spec = MODELS[args.model]
     facts: dict[str, Any] = {}
+    reads_text = args.task in READS_TEXT
     if args.checkpoint:
-        model, facts = from_authors(spec, args.checkpoint, args.vocabulary)
+        words = args.vocabulary
+        model, facts = from_authors(spec, args.checkpoint, words, reads_text=reads_text)
     else:
         model = ready(
             spec,
@@ -67,9 +69,9 @@ def evaluate(args: Args) -> Outcome:
             args.seed,
             args.run,
             any_settings=args.any_settings,
-            reads_text=args.task in READS_TEXT,
+            reads_text=reads_text,
         )
-    if args.task in READS_TEXT and not isinstance(model, Predictor):
+    if reads_text and not isinstance(model, Predictor):
         raise NotRunnable(f"{args.model} is an image encoder without a text side")
     return replace(PROTOCOLS[args.task](args, model), authors=facts)
 

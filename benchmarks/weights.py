@@ -22,6 +22,7 @@ from convirt.model import ConVIRT
 from gloria.checkpoint import fresh_model as fresh_gloria
 from gloria.checkpoint import load_released as released_gloria
 from gloria.model import GLoRIA
+from imitate.checkpoint import encoder_alone
 from imitate.checkpoint import fresh_model as fresh_imitate
 from imitate.checkpoint import load_released as released_imitate
 from imitate.model import IMITATE
@@ -55,13 +56,14 @@ LOAD: dict[str, Callable[..., Any]] = {
 }
 """A model from its folder, by paper."""
 RELEASED: dict[str, Callable[..., tuple[Any, dict[str, str]]]] = {
+    "chexzero": released_lrclr,
     "gloria": released_gloria,
     "imitate": released_imitate,
-    "lrclr": released_lrclr,
     "maco": released_maco,
-    "mgca": released_mgca,
+    "mgca-resnet50": released_mgca,
+    "mgca-vit": released_mgca,
 }
-"""A model from a file of its authors, by paper."""
+"""A model from a file of its authors, by its id."""
 
 
 def other_settings(run: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -92,27 +94,36 @@ def _flat(settings: dict[str, Any], start: str = "") -> dict[str, Any]:
 
 
 def from_authors(
-    model: Model, path: Path, vocabulary: Path | None
+    model: Model, path: Path, vocabulary: Path | None, *, reads_text: bool
 ) -> tuple[Encoder, dict[str, Any]]:
     """A checkpoint that a paper's authors released, in evaluation mode, and what a result says.
 
-    Its architecture is the released one; the flags of `model` do not apply.
-
     Args:
-        model: Names the paper.
+        model: Whose layout the file has.
         path: The authors' file; nothing that it pickles is executed.
         vocabulary: File of the word pieces, one a line; by default those of the hub.
+        reads_text: Whether a file of the image encoder alone is too little.
 
     Raises:
-        CheckpointError: If the paper has no released layout, or the file is of another.
+        CheckpointError: If the model has no released layout, or the file is of another.
+        NotRunnable: If the file lacks what is read.
     """
-    if not model.pretrained or model.paper not in RELEASED:
+    if model.id not in RELEASED:
         known = ", ".join(RELEASED)
-        raise CheckpointError(f"{model.id} has no released layout; a model of {known} has one")
+        raise CheckpointError(f"{model.id} has no released layout; these have one: {known}")
     words = {"vocabulary": vocabulary.read_text("utf-8").splitlines()} if vocabulary else {}
     if words and model.paper == "lrclr":
         raise CheckpointError("CheXzero's files need no --vocabulary: the word pieces are CLIP's")
-    found, ignored = RELEASED[model.paper](path, **words)
+    if reads_text and model.paper == "imitate" and encoder_alone(path):
+        raise NotRunnable(
+            f"{path.name} holds an image encoder alone: its text side would be random"
+        )
+    found, ignored = RELEASED[model.id](path, **words)
+    wanted = settings(model, "real", 0).model.image
+    if getattr(found.config.image, "backbone", None) != getattr(wanted, "backbone", None):
+        raise CheckpointError(
+            f"{path} holds a {found.config.image.backbone}, {model.id} is a {wanted.backbone}"
+        )
     return found.to(device()).eval(), {
         "model_settings": config.to_dict(found.config),
         "other_settings": {"checkpoint": path.name, "sha256": sha256(path)},

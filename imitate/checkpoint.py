@@ -90,7 +90,7 @@ def load_released(
     """
     state = state_dict_of(read_foreign(path), path)
     model = IMITATE(config, vocabulary or load_vocabulary(config.text))
-    if any(key.removeprefix("module.").startswith("conv1.") for key in state):
+    if _is_encoder(state):
         bare = {k.removeprefix("module."): v for k, v in state.items()}
         ignored = {
             k: IGNORED[r"(encoder\.)?fc\.(weight|bias)"] for k in bare if k.startswith("fc.")
@@ -101,6 +101,19 @@ def load_released(
     renamed, ignored = rename(state)
     load_exactly(model, renamed, path=path)
     return model.eval(), ignored
+
+
+def encoder_alone(path: str | Path) -> bool:
+    """Whether a released file holds the image encoder and nothing else.
+
+    Raises:
+        CheckpointError: If it is unreadable.
+    """
+    return _is_encoder(state_dict_of(read_foreign(path), path))
+
+
+def _is_encoder(state: Mapping[str, Tensor]) -> bool:
+    return any(key.removeprefix("module.").startswith("conv1.") for key in state)
 
 
 def load_vocabulary(config: TextConfig) -> list[str]:

@@ -14,7 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.core import NotRunnable
+from benchmarks.models import MODELS
 from benchmarks.oracles.imitate import literal_losses
+from benchmarks.weights import from_authors
 from common.checkpoint import CheckpointError
 from common.data.phantom.writers import write_corpus
 from common.data.tables import DataError
@@ -229,6 +232,8 @@ def test_released_layouts_load(tmp_path: Path) -> None:
     torch.testing.assert_close(
         loaded.image_encoder.backbone.state_dict(), source.image_encoder.backbone.state_dict()
     )
+    with pytest.raises(NotRunnable, match="text side would be random"):
+        from_authors(MODELS["imitate"], path, None, reads_text=True)
     with pytest.raises(CheckpointError, match="unknown key"):
         rename({"surprise": torch.ones(1)})
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import weights
+from benchmarks.models import MODELS
 from common.checkpoint import CheckpointError
 from mgca.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from mgca.config import PRESETS, PretrainConfig, released
@@ -116,3 +118,14 @@ def test_unknown_and_missing_keys_are_errors(tmp_path: Path) -> None:
 def test_the_hub_is_asked_for_and_missed_in_words() -> None:
     with pytest.raises(CheckpointError, match="phantom"):
         load_vocabulary(PRESETS["paper"].model.text)
+
+
+def test_a_file_of_the_other_backbone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = fresh_model(PRESETS["phantom"])
+    monkeypatch.setitem(weights.RELEASED, "mgca-resnet50", lambda _: (vit, {}))
+    with pytest.raises(CheckpointError, match=r"holds a deit.*, mgca-resnet50 is a resnet50"):
+        weights.from_authors(
+            MODELS["mgca-resnet50"], tmp_path / "vit_base.ckpt", None, reads_text=False
+        )

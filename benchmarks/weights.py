@@ -125,6 +125,7 @@ def from_authors(
             f"{path} holds a {found.config.image.backbone}, {model.id} is a {wanted.backbone}"
         )
     return found.to(device()).eval(), {
+        "preset": "released",
         "model_settings": config.to_dict(found.config),
         "other_settings": {"checkpoint": path.name, "sha256": sha256(path)},
         "unused_keys": ignored,

@@ -209,6 +209,7 @@ def test_a_released_file_is_evaluated_and_named(
     args = replace(args, checkpoint=path, vocabulary=words)
     record = json.loads(evaluate.run(args).read_text())
     assert record["pretraining"] is None
+    assert record["preset"] == "released"
     assert record["model_settings"]["image"]["patch"] == 4
     assert record["other_settings"] == {"checkpoint": path.name, "sha256": sha256(path)}
     assert "WCE.weight" in record["unused_keys"]

@@ -157,7 +157,7 @@ def reports_of(table: RecordTable, cfg: DataConfig) -> list[str]:
     columns = [table.frame[f"section_{name}"].tolist() for name in names]
     rest = table.frame.get("section_last_paragraph", [""] * len(table))
     return [
-        "\n".join(filter(str.strip, parts)) or last
+        "\n\n".join(filter(str.strip, parts)) or last
         for parts, last in zip(zip(*columns, strict=True), rest, strict=True)
     ]
 

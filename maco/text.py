@@ -15,21 +15,33 @@ from torch import Tensor
 
 from common.checkpoint import CheckpointError
 
-SENTENCE_END = {"safe": re.compile(r"\.(?=\s|$)"), "released": re.compile(r"\.")}
+SENTENCE_END = {
+    "sentences": re.compile(r"\.(?=\s|$)|\n\s*\n"),
+    "safe": re.compile(r"\.(?=\s|$)"),
+    "released": re.compile(r"\."),
+}
+"""What ends a sentence, by rule: a full stop before white space, with or without blank lines; every
+full stop."""
 SILENT = ("", "None", "none")
 """Pieces that are skipped after the draw."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
 
 
-def sentences(report: str, *, rule: str = "safe") -> list[str]:
-    """Pieces between full stops, each with its full stop and a space; "" counts if `released`."""
+def sentences(report: str, *, rule: str = "sentences") -> list[str]:
+    """Pieces of a report, each with its full stop and a space.
+
+    Source: released data set, which counts pieces without a word ("", "1", "___"), as `released`
+    does; `safe` drops the empty ones, `sentences` all without a letter.
+    """
     pieces = [piece.strip() for piece in SENTENCE_END[rule].split(report)]
     if rule == "safe":
         pieces = [piece for piece in pieces if piece]
+    elif rule == "sentences":
+        pieces = [piece for piece in pieces if any(map(str.isalpha, piece))]
     return [f"{piece}. " for piece in pieces]
 
 
-def some_sentences(report: str, generator: np.random.Generator, *, rule: str = "safe") -> str:
+def some_sentences(report: str, generator: np.random.Generator, *, rule: str = "sentences") -> str:
     """A random number of a report's sentences in random order, lower case.
 
     Source: released data set: n is uniform in 1 ... all; of the shuffled pieces the first n are

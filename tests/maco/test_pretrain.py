@@ -12,19 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from common.data.phantom.writers import write_corpus
+from common.data.records import COLUMNS, Exclusions, RecordTable
 from common.data.tables import DataError
 from maco.augment import warped
 from maco.checkpoint import fresh_model
 from maco.config import PRESETS, DataConfig, PretrainConfig
 from maco.losses import pretrain_losses
-from maco.pairs import load_pairs
+from maco.pairs import load_pairs, reports_of
 from maco.pretrain import optimizer_of
-from maco.text import some_sentences
+from maco.text import sentences, some_sentences
 
 ROOT = Path(__file__).parents[2]
 WORDS = "phantom --tracker none --optim.batch-size 8 --optim.epochs 2 --save-every 2"
@@ -161,6 +163,25 @@ def test_empty_reports_and_decimals() -> None:
     assert text == "a 2.5 cm nodule. "
     drawn = {some_sentences("One. Two. Three.", generator) for _ in range(200)}
     assert {"one. ", "two. one. ", "three. one. two. "} <= drawn
+
+
+def test_list_numbers_and_masked_names_are_no_sentences_and_sections_stay_apart() -> None:
+    sections = {
+        "section_findings": ["Heart is large.\n No effusion", ""],
+        "section_impression": ["1. Edema. 2. Compare ___. ___.", ""],
+        "section_last_paragraph": ["unused", "Clear lungs"],
+    }
+    frame = pd.DataFrame({name: ["a", "b"] for name in COLUMNS} | sections)
+    table = RecordTable(
+        "mimic", Path(), frame, pd.DataFrame(index=frame.index), Exclusions(), 2, ""
+    )
+    numbered, last = reports_of(table, DataConfig())
+    whole = ["Heart is large. ", "No effusion. ", "Edema. ", "Compare ___. "]
+    assert sentences(numbered) == whole
+    assert sentences(last) == ["Clear lungs. "]
+    assert {"2. ", "No effusion\n\n1. "} <= set(sentences(numbered, rule="safe"))
+    released = sentences(numbered, rule="released")
+    assert {"2. ", "___. ", "No effusion\n\n1. "} <= set(released)
 
 
 def test_warps_keep_the_centre_and_mirror() -> None:

@@ -156,7 +156,7 @@ class DataConfig:
     )
     """Sections joined to the text; else the report's last paragraph, else it counts as empty."""
     sentence_split: Literal["sentences", "safe", "released"] = cite(
-        "sentences", note="sentences", code=DATA_CODE, released="released", ledger="D2 D3"
+        "sentences", note="whole sentences", code=DATA_CODE, released="released", ledger="D2 D3"
     )
     """Split at a full stop before white space or a blank line and drop pieces without a letter, or
     at every full stop and count them; `safe` keeps list numbers and lets sections run together."""

@@ -395,10 +395,12 @@ class MaCo(
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Raw texts to the joint space: every sentence in order, lower case.
 
+        List numbers stay, as the phantom's models are trained with them (`sentence_split`).
+
         Raises:
             ValueError: If a text has no word.
         """
-        cleaned = ["".join(sentences(text)).lower() for text in texts]
+        cleaned = ["".join(sentences(text, rule="safe")).lower() for text in texts]
         empty = [text for text, words in zip(texts, cleaned, strict=True) if not words.strip()]
         if empty:
             raise ValueError(f"{len(empty)} texts have no word, for instance {empty[0]!r}")

@@ -148,7 +148,7 @@ def load_pairs(cfg: PretrainConfig, word_pieces: WordPieces) -> Corpus:
 
 
 def reports_of(table: RecordTable, cfg: DataConfig) -> list[str]:
-    """Every record's text: its sections, else its last paragraph; "" where there is neither."""
+    """Every record's sections, a blank line apart, else its last paragraph, else ""."""
     names = {
         "findings_impression": ["findings", "impression"],
         "impression": ["impression"],

@@ -20,8 +20,7 @@ SENTENCE_END = {
     "safe": re.compile(r"\.(?=\s|$)"),
     "released": re.compile(r"\."),
 }
-"""What ends a sentence, by rule: a full stop before white space, with or without blank lines; every
-full stop."""
+"""What ends a piece, by `DataConfig.sentence_split`."""
 SILENT = ("", "None", "none")
 """Pieces that are skipped after the draw."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]")

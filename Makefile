@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 CORPUS ?= phantom
-DATA_ROOT ?= $(if $(filter phantom,$(CORPUS)),data/phantom-small,)
+DATA_ROOT ?=
 SEEDS ?= 0
 NPROC ?= 2
 PYTHON := .venv/bin/python
@@ -28,7 +28,7 @@ phantom: setup ## write the phantom corpus (small) and print where its contact s
 	$(PYTHON) -m common.data phantom --out data/phantom-small --size small --workers $(NPROC)
 
 verify: setup ## check the corpora below DATA_ROOT for missing and corrupt files
-	$(PYTHON) -m common.data verify --data-root $(DATA_ROOT) --workers $(NPROC)
+	$(PYTHON) -m common.data verify --data-root $(or $(DATA_ROOT),data/phantom-small) --workers $(NPROC)
 
 list: setup ## list the tables that can be reproduced
 	$(PYTHON) -m benchmarks.reproduce --list

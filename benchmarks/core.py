@@ -126,6 +126,7 @@ class Table:
         unit: Of printed and rendered values, a key of `benchmarks.render.UNITS`.
         footnotes: What a reader of the numbers must know.
         apart: Reproduced by its own name alone, not with its paper.
+        size: Of the phantom corpus; another than `small` only for tables apart.
     """
 
     id: str
@@ -136,6 +137,12 @@ class Table:
     unit: str
     footnotes: tuple[str, ...] = ()
     apart: bool = False
+    size: str = "small"
+
+    def folder(self, corpus: str) -> str:
+        """Name of the folders of its runs and results."""
+        small = corpus != "phantom" or self.size == "small"
+        return corpus if small else f"{corpus}-{self.size}"
 
 
 @dataclass(frozen=True)

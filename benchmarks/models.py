@@ -66,6 +66,17 @@ MACO_CLIP = Model(
 )
 # ledger L1b: as printed a high importance flattens its row, as released it sharpens it
 MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weighting", "released"))
+# as many steps on 10,000 studies as on 3,750, with the published augmentation and sentences
+MACO_MORE_STUDIES = Model(
+    "maco-released-weighting-more-studies",
+    "maco",
+    (
+        *MACO_RELEASED_WEIGHTING.flags,
+        *("--data.flip", "0.5", "--data.rotate", "20", "--data.scale", "0.8", "1.2"),
+        *("--data.sentence-split", "sentences"),
+        *("--optim.epochs", "14", "--optim.warmup-epochs", "0.4"),
+    ),
+)
 RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pretrained=False)
 BLIP = Model("blip", "blip", pretrained=False, judged_by="mgca")
 CONVIRT_OWN = Model("convirt", "convirt", judged_by="mgca")
@@ -161,7 +172,7 @@ MODELS = {
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
         *(BLIP, CONVIRT_OWN, CONVIRT_IMPRESSION, MACO, MACO_MAE, MACO_CLIP),
-        *(MACO_RELEASED_WEIGHTING, RANDOM_MACO),
+        *(MACO_RELEASED_WEIGHTING, MACO_MORE_STUDIES, RANDOM_MACO),
         *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
         *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
         *(*SMOOTHINGS.values(), CHEXZERO, LRCLR, LRCLR_ALL_PAIRS, LRCLR_LITERAL),

@@ -266,7 +266,8 @@ def page() -> str:
         texts = [
             render(table, folder, seeds)
             for table in TABLES.values()
-            if any(load_results(folder, job, seeds) for job in evaluations(table))
+            if table.folder(corpus.partition("-")[0]) == corpus
+            and any(load_results(folder, job, seeds) for job in evaluations(table))
         ]
         parts += ["\n".join(map(_contents_line, texts)) + "\n", *texts]
     return "\n".join(parts)

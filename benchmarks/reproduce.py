@@ -34,7 +34,6 @@ from common.data import DATASETS, chexpert
 from common.data.tables import DataError
 from common.provenance import git_state
 
-PHANTOM_ROOT = Path("data/phantom-small")
 COMMITTED = HERE / "results"
 CACHED = "linear/cached-features"
 COMPARE = TABLES["compare"]
@@ -158,8 +157,10 @@ def claim_runs(
                 )
 
 
-def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> int:
-    """Run the job graph up to `targets`; returns the exit status.
+def snakemake(
+    targets: Sequence[Path], args: Args, folders: dict[str, Path], *, size: str = "small"
+) -> int:
+    """Run the job graph up to `targets`, on a phantom of `size`; returns the exit status.
 
     Raises:
         SystemExit: On Ctrl-C, once every job has saved.
@@ -167,6 +168,7 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
     probe = CACHED if args.corpus == "phantom" else ""  # the judging paper's
     settings = {
         "corpus": args.corpus,
+        "size": size,
         **folders,
         "threads": args.threads,
         "probe": probe if args.probe == "auto" else args.probe,
@@ -191,15 +193,18 @@ def snakemake(targets: Sequence[Path], args: Args, folders: dict[str, Path]) -> 
         sys.exit("interrupted; the same command goes on from there")
 
 
-def data_root_of(args: Args) -> Path:
-    """Where the corpora lie.
+def data_root_of(table: Table, args: Args) -> Path:
+    """Where the corpora lie: by default a phantom of the table's size.
 
     Raises:
-        SystemExit: If real data was asked for without saying where, or where a phantom is.
+        SystemExit: If real data was asked for without saying where, or where a phantom is, or for
+            a table of a larger phantom.
     """
+    if args.corpus == "real" and table.size != "small":
+        sys.exit(f"error: {table.id} is a table of the phantom corpus alone")
     if args.corpus == "real" and not args.data_root:
         sys.exit("error: CORPUS=real needs DATA_ROOT=<folder that holds the data sets>")
-    root = Path(args.data_root) if args.data_root else PHANTOM_ROOT
+    root = Path(args.data_root or f"data/phantom-{table.size}")
     if args.corpus == "real" and (root / "phantom.json").is_file():
         sys.exit(f"error: {root} holds a phantom corpus, no real data")
     return root
@@ -228,14 +233,16 @@ def main() -> None:
         print("\n".join(f"{name:16} {table.title}" for name, table in TABLES.items()))
         return
     seeds = parse_seeds(args.seeds)
-    tables, data_root = chosen(args.target), data_root_of(args)
+    tables = chosen(args.target)
+    first = tables[0]  # a table of another size stands apart, alone
+    data_root = data_root_of(first, args)
     if args.corpus == "real" and args.probe == "auto" and COMPARE in tables:
         sys.stderr.write("the matrix needs one protocol for all rows: `make compare` makes it\n")
         tables.remove(COMPARE)
     if not tables:
         return
     jobs = list({job.name: job for table in tables for job in evaluations(table)}.values())
-    runs = Path("runs") / args.corpus
+    runs = Path("runs") / first.folder(args.corpus)
     results = runs / results_name(args)
     clean = args.record or args.corpus == "real"
     if clean and git_state()["dirty"]:
@@ -248,7 +255,7 @@ def main() -> None:
     targets = [result_path(results, job.name, seed) for job in jobs for seed in seeds]
     drop_outdated(targets, clean=clean)
     folders = {"data_root": data_root, "runs": runs, "results": results}
-    if snakemake(targets, args, folders):
+    if snakemake(targets, args, folders, size=first.size):
         sys.exit("error: a step failed, see its message above; the same command goes on from there")
     for table in tables:
         text = render(table, results, seeds)
@@ -256,7 +263,7 @@ def main() -> None:
         path.write_text(text)
         print(f"\n{text}\n(written to {path})")
     if args.record:
-        keep(targets, results, COMMITTED / args.corpus)
+        keep(targets, results, COMMITTED / first.folder(args.corpus))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ TABLES: dict[str, Table] = {
         maco_table4.TABLE,
         maco_table5.TABLE,
         maco_controls.TABLE,
+        maco_controls.MORE_STUDIES,
         imitate_table2.TABLE,
         imitate_table3.TABLE,
         imitate_table4.TABLE,

@@ -24,6 +24,7 @@ def test_every_kind_of_job_can_be_planned(tmp_path: Path, corpus: str) -> None:
     results = tmp_path / "results"
     settings = {
         "corpus": corpus,
+        "size": "small",
         "data_root": tmp_path / "data",
         "runs": tmp_path / "runs",
         "results": results,

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import cards, render
 from benchmarks.core import PUBLISHED, Row, Table, evaluations, published_values, result_path
-from benchmarks.reproduce import check_data, chosen
+from benchmarks.reproduce import Args, check_data, chosen, data_root_of
 from benchmarks.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
@@ -172,12 +172,22 @@ def test_committed_results_are_clean_and_complete() -> None:
 def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert [t.id for t in chosen("gloria-table1")] == ["gloria-table1"]
     assert [t.id for t in chosen("gloria")] == [name for name in TABLES if "gloria" in name]
-    apart = {"imitate-figure4", "lrclr-controls", "maco-controls"}
+    apart = {"imitate-figure4", "lrclr-controls", "maco-controls", "maco-controls-bench"}
     assert {t.id for t in chosen("all")} == set(TABLES) - apart
     assert [t.id for t in chosen("imitate-figure4")] == ["imitate-figure4"]
     assert "imitate-figure4" not in {t.id for t in chosen("imitate")}
     with pytest.raises(SystemExit, match="gloria-table2"):
         chosen("gloria-table9")
+
+
+def test_a_table_of_a_larger_phantom_has_folders_of_its_own() -> None:
+    larger = TABLES["maco-controls-bench"]
+    assert larger.folder("phantom") == "phantom-bench"
+    assert TABLE2.folder("phantom") == "phantom"
+    assert TABLE2.folder("real") == "real"
+    assert all(table.apart for table in TABLES.values() if table.size != "small")
+    with pytest.raises(SystemExit, match="phantom corpus alone"):
+        data_root_of(larger, Args(larger.id, corpus="real", data_root="/data"))
 
 
 def test_missing_real_data_is_said_at_once(tmp_path: Path) -> None:

@@ -117,7 +117,16 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
         out.details[key] = sorted(set(data.task.labels) - set(names[part]))
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
-        fitted = finetune.fit(model, data, chosen, valid, recipe, share=share, seed=args.seed)
+        fitted = finetune.fit(
+            model,
+            data,
+            chosen,
+            valid,
+            recipe,
+            share=share,
+            seed=args.seed,
+            path=args.kept(f"{share:g}"),
+        )
         scores = finetune.scores_of(fitted.net, model, data, test, recipe)
         out.predictions[f"test_scores_{share:g}"] = scores
         out.cells += _ranking(args.dataset, targets[:, both], scores[:, both], share)

@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks.classify import finetuned, image_to_report, linear, zero_shot_classification
-from benchmarks.core import DENSE_TASKS, SCHEMA, Evaluation, NotRunnable, result_path
+from benchmarks.core import DENSE_TASKS, SCHEMA, NotRunnable
 from benchmarks.facts import parameters, split_sizes
 from benchmarks.job import DATASETS_OF, Args, Outcome
 from benchmarks.localise import detect, ground, segment, select_regions
@@ -79,7 +79,7 @@ def evaluate(args: Args) -> Outcome:
 def run(args: Args) -> Path:
     """Evaluate and write the result; a row that cannot run leaves its reason instead."""
     started, spec = time.monotonic(), MODELS[args.model]
-    path = result_path(args.results, Evaluation(spec, args.task, args.dataset).name, args.seed)
+    path = args.path
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise DataError(f"{path.parent} cannot be written to; give another --results")
@@ -114,6 +114,8 @@ def run(args: Args) -> Path:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **outcome.predictions)
     record["seconds"] = round(time.monotonic() - started, 1)
     path.write_text(json.dumps(record, indent=1) + "\n")
+    for left in path.parent.glob(f"{args.kept('*').name}*"):
+        left.unlink()
     return path
 
 

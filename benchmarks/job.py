@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.core import Cell
+from benchmarks.core import Cell, Evaluation, result_path
 from benchmarks.downstream import Downstream, describe_split
+from benchmarks.models import MODELS
 from benchmarks.protocols import grounding, prompt_pairs, zero_shot
 from common.data.records import RecordTable
 from common.data.splits import fraction, ids_sha256
@@ -111,6 +112,16 @@ class Args:
     """Of bootstrap intervals over the fourteen findings (CheXzero's number)."""
     phrases: grounding.GroundingConfig = field(default_factory=grounding.GroundingConfig)
     """How phrases are grounded."""
+
+    @property
+    def path(self) -> Path:
+        """The result's file."""
+        job = Evaluation(MODELS[self.model], self.task, self.dataset)
+        return result_path(self.results, job.name, self.seed)
+
+    def kept(self, part: str) -> Path:
+        """Where a part of a long evaluation is kept until there is a result."""
+        return self.path.with_suffix(f".{part}.kept")
 
 
 @dataclass

@@ -154,7 +154,16 @@ def segment_upernet(
     for share in MODELS[args.model].fractions:
         chosen, facts = share_of(args, train, data.table, share)
         stage = FRACTIONS.index(share)
-        net = upernet.fit(model.backbone, scans, chosen, valid, recipe, stage=stage, seed=args.seed)
+        net = upernet.fit(
+            model.backbone,
+            scans,
+            chosen,
+            valid,
+            recipe,
+            stage=stage,
+            seed=args.seed,
+            path=args.kept(f"{share:g}"),
+        )
         found = upernet.evaluate(net, scans, test, batch=16)
         kept[f"dice_{share:g}"] = found.images
         out.cells += dice_cells(name, found.images, positive, share)

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from benchmarks.downstream import Downstream, device_of
+from benchmarks.protocols.resume import Resumable, Saved
 from common.config import cite
 from common.data.tables import DataError
 from common.interface import Encoder
@@ -277,8 +279,11 @@ def fit(
     *,
     share: float,
     seed: int,
+    path: Path | None = None,
 ) -> Fitted:
     """Fine-tune at each rate of the recipe; the best on the validation part is kept.
+
+    Interrupted, the same call goes on with what `path` holds, to the same weights.
 
     A rate whose logits stop being finite counts by its best look before, by -1 if there was none,
     and leaves the others alone.
@@ -298,12 +303,15 @@ def fit(
     passes = (recipe.epochs or 0) * max(1, len(train) // recipe.batch)
     steps = recipe.steps or passes or table[1]
     warmup = round(steps * table[2] / table[1])
-    best: Fitted | None = None
-    found: dict[str, float] = {}
-    for rate in rates:
+    weights = model.backbone
+    made_of = {"recipe": recipe, "share": share, "seed": seed, "train": train, "valid": valid}
+    saved = Saved(path, weights, **made_of)
+    best: dict[str, Any] = saved.state.get("best", {"value": -2.0})
+    found: dict[str, float] = saved.state.get("found", {})
+    for rate in (rate for rate in rates if f"{rate:g}" not in found):
         title = f"finetune, {len(train)} images, rate {rate:g}"
         with tqdm(total=steps, desc=title, unit="step") as bar:
-            run = _train(
+            value, state = _train(
                 model,
                 data,
                 train,
@@ -314,15 +322,23 @@ def fit(
                 warmup=warmup,
                 seed=seed,
                 bar=bar,
+                saved=saved,
             )
-        found[f"{rate:g}"] = run.valid_auroc
-        if best is None or run.valid_auroc > best.valid_auroc:
-            best = run
-    assert best is not None
-    if best.valid_auroc < 0:
+        found[f"{rate:g}"] = value
+        if value > best["value"]:
+            best = {"rate": rate, "value": value, "state": state}
+        saved.save(found=found, best=best, run=None)
+    if best["value"] < 0:
         raise DataError(f"{data.name}: no rate of {sorted(found)} trains, all logits diverge")
-    best.searched = found
-    return best
+    net = classifier_of(model, len(data.task.labels), recipe)
+    net.load_state_dict(best["state"])
+    return Fitted(net.eval(), best["rate"], best["value"], found)
+
+
+def classifier_of(model: Encoder, labels: int, recipe: MacoFinetune) -> Classifier:
+    """Before fine-tuning, where the model is."""
+    net = Classifier(model, labels, drop_path=recipe.drop_path)
+    return channels_last(net.to(device_of(model.backbone)))
 
 
 def _train(
@@ -337,15 +353,14 @@ def _train(
     warmup: int,
     seed: int,
     bar: Any,
-) -> Fitted:
+    saved: Saved,
+) -> tuple[float, dict[str, Tensor]]:
+    """The best look at the validation part, and its weights."""
     torch.manual_seed(seed)
-    generator = np.random.default_rng(seed)
     targets, judged = torch.tensor(data.targets(train)), data.targets(valid)
     both = judged_labels(judged)
-    device = device_of(model.backbone)
-    classifier = Classifier(model, targets.shape[1], drop_path=recipe.drop_path)
-    net = channels_last(classifier.to(device))
-    trained = [p for p in net.parameters() if p.requires_grad]
+    net = classifier_of(model, targets.shape[1], recipe)
+    device, trained = device_of(net), [p for p in net.parameters() if p.requires_grad]
     optimizer: torch.optim.Optimizer = (
         torch.optim.SGD(
             trained, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -353,32 +368,28 @@ def _train(
         if recipe.optimizer == "sgd"
         else torch.optim.AdamW(trained, lr=rate, weight_decay=recipe.weight_decay)
     )
-    best, best_state, order, waited = -1.0, net.state_dict(), np.empty(0, np.int64), 0
+    run = Resumable(net, optimizer, np.random.default_rng(seed), saved)
     size = min(recipe.batch, len(train))
     every = max(1, steps // (recipe.epochs or recipe.evaluations))
-    for step in range(1, steps + 1):
-        if len(order) < size:
-            order = generator.permutation(len(train))
-        rows, order = order[:size], order[size:]
+    bar.update(run.step)
+    while run.step < steps and (recipe.patience is None or run.waited < recipe.patience):
+        rows = run.rows(len(train), size)
         net.train()
         pixels = data.images.read([train[k] for k in rows])
-        logits = net(input_of(model, pixels, recipe, generator))
+        logits = net(input_of(model, pixels, recipe, run.generator))
         F.binary_cross_entropy_with_logits(logits, targets[rows].to(device)).backward()
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
         if recipe.schedule == "cosine":
-            optimizer.param_groups[0]["lr"] = rate * lr_factor(step, steps=steps, warmup=warmup)
+            factor = lr_factor(run.step + 1, steps=steps, warmup=warmup)
+            optimizer.param_groups[0]["lr"] = rate * factor
         optimizer.step()
         optimizer.zero_grad()
+        run.updated()
         bar.update()
-        if step % every == 0 or step == steps:
+        if run.step % every == 0 or run.step == steps:
             found = scores_of(net, model, data, valid, recipe)
             if not np.isfinite(found).all():
                 break
-            value, waited = auroc(judged[:, both], found[:, both]), waited + 1
-            if value > best:
-                best, best_state, waited = value, copy.deepcopy(net.state_dict()), 0
-            if recipe.patience is not None and waited >= recipe.patience:
-                break
-    net.load_state_dict(best_state)
-    return Fitted(net.eval(), rate, best, {})
+            run.looked(auroc(judged[:, both], found[:, both]))
+    return run.best, run.best_state

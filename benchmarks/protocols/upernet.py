@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm.auto import trange
 from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
 from benchmarks.downstream import device_of
 from benchmarks.protocols.finetune import with_drop_path
-from benchmarks.protocols.segmentation import Scans, dice_per_image, shuffled_batches
+from benchmarks.protocols.resume import Resumable, Saved
+from benchmarks.protocols.segmentation import Scans, dice_per_image
 from benchmarks.tasks import DENSE_SIZES as SIZES
 from common.config import cite
 from common.data.tables import DataError
@@ -322,6 +324,7 @@ def fit(
     *,
     stage: int,
     seed: int,
+    path: Path | None = None,
 ) -> UPerNet:
     """Train encoder and decoder; the best per-image Dice on the validation part is kept.
 
@@ -333,37 +336,40 @@ def fit(
         recipe: Settings.
         stage: 0, 1 or 2: the settings for 1, 10 or 100 % of the labels.
         seed: Of the new weights and of the order.
+        path: Where an interrupted call goes on, to the same weights.
 
     Raises:
-        DataError: If it diverges before its first look at the validation part.
+        DataError: If there is one training image alone, which its batch norms cannot take, or it
+            diverges before its first look at the validation part.
     """
+    size = min(recipe.batch, len(train))
+    if size < 2:
+        raise DataError(f"UPerNet needs two training images or more, found {len(train)}")
     torch.manual_seed(seed)
-    device, generator = device_of(vit), np.random.default_rng(seed)
+    device = device_of(vit)
     net = UPerNet(vit, recipe).to(device)
     steps, warmup = recipe.iterations[stage], recipe.warmup[stage]
     lr = recipe.rate(stage)
     optimizer = torch.optim.AdamW(parameter_groups(net, recipe), lr=lr, betas=recipe.betas)
-    best, best_state = -1.0, net.state_dict()
-    size = min(recipe.batch, len(train))
-    batches = shuffled_batches(train, size, generator, steps)
-    for step, ids in enumerate(
-        tqdm(batches, total=steps, desc=f"upernet, {len(train)} images", unit="step")
-    ):
+    made_of = {"recipe": recipe, "stage": stage, "seed": seed, "train": train, "valid": valid}
+    run = Resumable(net, optimizer, np.random.default_rng(seed), Saved(path, vit, **made_of))
+    title = f"upernet, {len(train)} images"
+    for step in trange(run.step, steps, initial=run.step, total=steps, desc=title, unit="step"):
         net.train()
-        images, classes = send_to_device(batch_of(scans, ids, generator, recipe.flip), device)
+        ids = [train[k] for k in run.rows(len(train), size)]
+        images, classes = send_to_device(batch_of(scans, ids, run.generator, recipe.flip), device)
         segmentation_loss(net(images), classes).backward()
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, lr=lr, steps=steps, warmup=warmup) * group["lr_scale"]
         optimizer.step()
         optimizer.zero_grad()
-        if (step + 1) % recipe.check_every[stage] == 0 or step + 1 == steps:
+        run.updated()
+        if run.step % recipe.check_every[stage] == 0 or run.step == steps:
             try:
-                value = evaluate(net, scans, valid, batch=16).per_image
+                run.looked(evaluate(net, scans, valid, batch=16).per_image)
             except FloatingPointError:
                 break
-            if value > best:
-                best, best_state = value, copy.deepcopy(net.state_dict())
-    if best < 0:
+    if run.best < 0:
         raise DataError(f"UPerNet diverges at rate {lr:g}: lower that of its recipe")
-    net.load_state_dict(best_state)
+    net.load_state_dict(run.best_state)
     return net.eval()

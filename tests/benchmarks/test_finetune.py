@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from benchmarks.classify import with_auroc
 from benchmarks.downstream import Downstream
 from benchmarks.models import MACO, RANDOM, RANDOM_MACO
-from benchmarks.protocols import finetune, upernet
+from benchmarks.protocols import finetune, resume, upernet
 from benchmarks.protocols.segmentation import Scans
 from benchmarks.weights import ready
 from common.data import load
@@ -185,6 +186,8 @@ def test_upernet_overfits_what_it_sees(corpus: Path, tmp_path: Path) -> None:
     wild = replace(short, iterations=(2,) * 3, check_every=(1,) * 3, lr=1e30)
     with pytest.raises(DataError, match="UPerNet diverges"):
         upernet.fit(predictor.backbone, scans, positive, positive, wild, stage=0, seed=0)
+    with pytest.raises(DataError, match="two training images or more, found 1"):
+        upernet.fit(predictor.backbone, scans, positive[:1], positive, short, stage=0, seed=0)
 
 
 @pytest.mark.slow
@@ -201,20 +204,122 @@ def test_a_rate_that_diverges_leaves_the_others_alone(corpus: Path, tmp_path: Pa
         finetune.fit(model, data, train, valid, replace(both, rates=(1e30,)), share=1.0, seed=0)
 
 
+class Interrupted(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Count updates from now on; raise at one of them."""
+
+    def watch(*, stop_after: int | None = None) -> list[int]:
+        done: list[int] = []
+
+        def updated(run: resume.Resumable) -> None:
+            run.step += 1
+            done.append(run.step)
+            if len(done) == stop_after:
+                raise Interrupted
+
+        monkeypatch.setattr(resume.Resumable, "updated", updated)
+        return done
+
+    return watch
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop_after", [3, 11])  # in the first rate, in the second
+def test_interrupted_fine_tuning_ends_with_the_same_weights(
+    corpus: Path, tmp_path: Path, updates: Callable[..., list[int]], optimizer: Any, stop_after: int
+) -> None:
+    model = ready(RANDOM_MACO, "phantom", 0, tmp_path)
+    data = Downstream("rsna", corpus, size=model.size)
+    short = {"steps": 6, "batch": 8, "evaluations": 3, "optimizer": optimizer}
+    recipe = replace(finetune.RECIPES["finetune/phantom"], **short)
+    train, valid, path = data.ids("train")[:20], data.ids("valid"), tmp_path / "fit.kept"
+
+    def fit(path: Path | None, seed: int = 0) -> finetune.Fitted:
+        return finetune.fit(model, data, train, valid, recipe, share=1.0, seed=seed, path=path)
+
+    whole = fit(None)
+    updates(stop_after=stop_after)
+    with pytest.raises(Interrupted):
+        fit(path)
+    done = updates()
+    resumed = fit(path)
+    assert len(done) == 12 - (stop_after - 1)  # a look comes after each second update
+    assert resumed.searched == whole.searched
+    assert same(resumed.net, whole.net)
+    done = updates()
+    assert same(fit(path).net, whole.net)
+    assert not done
+    fit(path, seed=1)  # another fit's file is not read
+    assert len(done) == 12
+
+
+@pytest.mark.slow
+def test_interrupted_upernet_ends_with_the_same_weights(
+    corpus: Path, tmp_path: Path, updates: Callable[..., list[int]]
+) -> None:
+    vit = ready(RANDOM_MACO, "phantom", 0, tmp_path).backbone
+    table = load("siim", corpus)
+    recipe = upernet.RECIPES["segmentation/maco-phantom"]
+    scans = Scans("siim", table, DecodedImages(table, recipe.size))
+    ids = list(table.frame["image_id"])[:12]
+    short = replace(recipe, iterations=(6,) * 3, check_every=(2,) * 3, batch=4)
+
+    def fit(path: Path | None) -> upernet.UPerNet:
+        return upernet.fit(vit, scans, ids, ids, short, stage=0, seed=0, path=path)
+
+    whole = fit(None)
+    updates(stop_after=5)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "fit.kept")
+    done = updates()
+    assert same(fit(tmp_path / "fit.kept"), whole)
+    assert done == [5, 6]
+
+
+def test_a_fit_saves_itself_between_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def run() -> resume.Resumable:
+        saved = resume.Saved(tmp_path / "fit.kept", torch.nn.Identity(), recipe="one")
+        return resume.Resumable(net, optimizer, np.random.default_rng(0), saved)
+
+    monkeypatch.setattr(resume, "SAVE_SECONDS", 0.0)
+    first = run()
+    drawn = [first.rows(5, 2).tolist(), first.rows(5, 2).tolist()]
+    assert len({*drawn[0], *drawn[1]}) == 4  # of one pass
+    first.updated()
+    second = run()
+    assert (second.step, second.best) == (1, -1.0)
+    assert second.rows(5, 2).tolist() == first.rows(5, 2).tolist()
+
+
 def test_epochs_are_whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 images in batches of 8 are two updates a pass: the incomplete third batch is dropped."""
     asked: list[int] = []
 
-    def trained(*_: Any, steps: int, **__: Any) -> finetune.Fitted:
+    def trained(*_: Any, steps: int, **__: Any) -> tuple[float, dict[str, torch.Tensor]]:
         asked.append(steps)
-        return finetune.Fitted(None, 1e-4, 0.7, {})  # type: ignore[arg-type]
+        return 0.7, {}
 
     monkeypatch.setattr(finetune, "_train", trained)
-    data: Any = SimpleNamespace(name="nih_kad", task=SimpleNamespace(dataset="nih"))
+    monkeypatch.setattr(finetune, "classifier_of", lambda *_: torch.nn.Identity())
+    model: Any = SimpleNamespace(backbone=torch.nn.Identity())
+    data: Any = SimpleNamespace(name="nih_kad", task=SimpleNamespace(dataset="nih", labels=()))
     recipe = replace(finetune.RECIPES["finetune/imitate"], batch=8, epochs=5)
     ids = [str(k) for k in range(20)]
     for train in (ids, ids[:3]):
-        finetune.fit(None, data, train, (), recipe, share=0.01, seed=0)  # type: ignore[arg-type]
+        finetune.fit(model, data, train, (), recipe, share=0.01, seed=0)
     assert asked == [10, 5]
 
 

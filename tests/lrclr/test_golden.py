@@ -69,10 +69,11 @@ def test_chexzero_forward() -> None:
     image, text = host.image_tokens(images, attention=True), host.text_tokens(ids)
     assert image.attention is not None
     close(torch.stack(image.attention), g["attn"])
-    close(image.tokens, clip.visual.ln_post(torch.tensor(g["image_tokens"])).detach())
+    tokens = clip.visual.ln_post(torch.tensor(g["image_tokens"])).detach()
+    close(image.tokens, tokens, atol=1e-5)  # they reach 3.4
     length = text.tokens.shape[1]
     assert length == g["ids"].argmax(axis=1).max() + 1
-    close(text.tokens, g["text_tokens"][:, :length])
+    close(text.tokens, g["text_tokens"][:, :length], atol=1e-5)
     for found, name in zip(features(clip, images, ids), ("image", "text"), strict=True):
         close(found, g[f"{name}_features"])
 

@@ -28,7 +28,7 @@ phantom: setup ## write the phantom corpus (small) and print where its contact s
 	$(PYTHON) -m common.data phantom --out data/phantom-small --size small --workers $(NPROC)
 
 verify: setup ## check the corpora below DATA_ROOT for missing and corrupt files
-	$(PYTHON) -m common.data verify --data-root $(or $(DATA_ROOT),data/phantom-small) --workers $(NPROC)
+	$(PYTHON) -m common.data verify --data-root $(or $(DATA_ROOT),$(if $(filter phantom,$(CORPUS)),data/phantom-small)) --workers $(NPROC)
 
 list: setup ## list the tables that can be reproduced
 	$(PYTHON) -m benchmarks.reproduce --list
@@ -76,6 +76,6 @@ format: setup ## let ruff rewrite the code
 check: lint type test ## what a change must pass
 
 clean: ## delete the phantom corpora with their runs and unrecorded results, and caches
-	rm -rf runs/phantom data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
+	rm -rf runs/phantom runs/phantom-* data/phantom-* .snakemake .pytest_cache .ruff_cache .mypy_cache
 
 .PHONY: compare help setup phantom verify list tables speed speed-presets test test-fast lint type format check clean

@@ -66,7 +66,7 @@ MACO_CLIP = Model(
 )
 # ledger L1b: as printed a high importance flattens its row, as released it sharpens it
 MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weighting", "released"))
-# as many steps on 10,000 studies as on 3,750, with the published augmentation and sentences
+# as many steps on 10,000 studies as on 4,000, with the published augmentation and sentences
 MACO_MORE_STUDIES = Model(
     "maco-released-weighting-more-studies",
     "maco",

@@ -125,7 +125,7 @@ def finetuned(args: Args, model: Encoder) -> Outcome:
             recipe,
             share=share,
             seed=args.seed,
-            path=args.kept(f"{share:g}"),
+            path=args.unfinished(share),
         )
         scores = finetune.scores_of(fitted.net, model, data, test, recipe)
         out.predictions[f"test_scores_{share:g}"] = scores

@@ -114,7 +114,7 @@ def run(args: Args) -> Path:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **outcome.predictions)
     record["seconds"] = round(time.monotonic() - started, 1)
     path.write_text(json.dumps(record, indent=1) + "\n")
-    for left in path.parent.glob(f"{args.kept('*').name}*"):
+    for left in path.parent.glob(f"{args.unfinished('*').name}*"):
         left.unlink()
     return path
 

@@ -119,9 +119,9 @@ class Args:
         job = Evaluation(MODELS[self.model], self.task, self.dataset)
         return result_path(self.results, job.name, self.seed)
 
-    def kept(self, part: str) -> Path:
-        """Where a part of a long evaluation is kept until there is a result."""
-        return self.path.with_suffix(f".{part}.kept")
+    def unfinished(self, share: float | str) -> Path:
+        """Where the fit to a share of the labels saves itself until there is a result."""
+        return self.path.with_suffix(f".{share}.unfinished")
 
 
 @dataclass

@@ -162,7 +162,7 @@ def segment_upernet(
             recipe,
             stage=stage,
             seed=args.seed,
-            path=args.kept(f"{share:g}"),
+            path=args.unfinished(share),
         )
         found = upernet.evaluate(net, scans, test, batch=16)
         kept[f"dice_{share:g}"] = found.images

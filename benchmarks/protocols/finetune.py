@@ -303,9 +303,8 @@ def fit(
     passes = (recipe.epochs or 0) * max(1, len(train) // recipe.batch)
     steps = recipe.steps or passes or table[1]
     warmup = round(steps * table[2] / table[1])
-    weights = model.backbone
     made_of = {"recipe": recipe, "share": share, "seed": seed, "train": train, "valid": valid}
-    saved = Saved(path, weights, **made_of)
+    saved = Saved(path, model.backbone, **made_of)
     best: dict[str, Any] = saved.state.get("best", {"value": -2.0})
     found: dict[str, float] = saved.state.get("found", {})
     for rate in (rate for rate in rates if f"{rate:g}" not in found):

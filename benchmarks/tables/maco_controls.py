@@ -62,8 +62,8 @@ MORE_STUDIES = replace(
     ),
     footnotes=(
         *TABLE.footnotes,
-        "A larger phantom (`common.data phantom --size bench`); 14 epochs are as many steps as 36 "
-        "of the small one; images turned, scaled and mirrored as published.",
+        "A larger phantom (`common.data phantom --size bench`); 24 epochs are 1.7 times the steps "
+        "of 36 of the small one; images turned, scaled and mirrored as published.",
     ),
     size="bench",
 )

@@ -66,7 +66,7 @@ MACO_CLIP = Model(
 )
 # ledger L1b: as printed a high importance flattens its row, as released it sharpens it
 MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weighting", "released"))
-# the published augmentation and sentences on 10,000 studies; 24 epochs are 1.7 times the steps
+# the published augmentation and sentences on 10,000 studies, for 1.7 times the preset's steps
 MACO_MORE_STUDIES = Model(
     "maco-released-weighting-more-studies",
     "maco",

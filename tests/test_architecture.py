@@ -85,7 +85,7 @@ POINTS = {
     "lrclr": {f"L{k:02d}" for k in range(1, 33)},
     "gloria": {f"G{k:02d}" for k in range(1, 71)},
     "mgca": {f"D{k:02d}" for k in range(1, 55)},
-    "maco": {"V1", "L1b", "Z1", "B1", "T1", "T2", "C2b", "S6b", "D8b", "G3b", "O9"}
+    "maco": {"V1", "L1b", "L3b", "Z1", "B1", "T1", "T2", "C2b", "S6b", "D8b", "G3b", "O9"}
     | {f"A{k}" for k in range(1, 16)}
     | {f"L{k}" for k in range(1, 12)}
     | {f"D{k}" for k in range(1, 9)}

@@ -19,7 +19,12 @@ from common.data.phantom.writers import write_corpus
 from common.data.tables import sha256
 from maco.checkpoint import fresh_model, load_released, load_vocabulary, rename
 from maco.config import PAPER, PRESETS, RELEASED, LossConfig, ModelConfig
-from maco.losses import alignment_loss, importance_weights, reconstruction_loss
+from maco.losses import (
+    alignment_loss,
+    importance_weights,
+    reconstruction_loss,
+    released_terms,
+)
 from maco.model import MaCo, centre_start, mask_of
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]"] + [f"w{k}" for k in range(61)]
@@ -122,6 +127,19 @@ def test_equal_weights_give_plain_cross_entropy() -> None:
     torch.testing.assert_close(weights.temperature, torch.full((32,), np.exp(1 / 16)).float())
     with pytest.raises(ValueError, match="one prediction"):
         reconstruction_loss(torch.zeros(1, 2, 3), torch.zeros(1, 3, 3))
+
+
+def test_scaled_rows_of_texts_see_the_mask_and_those_of_images_do_not() -> None:
+    """Similarities that no text changes match nothing, and yet sS^T falls below chance (L3b)."""
+    visible = torch.tensor([1.0, -1.0]).double().repeat(32)
+    logits = visible[:, None].expand(64, 64)
+    chance = torch.tensor(64.0).double().log()
+    images, texts, *_ = released_terms(logits, 4 * visible)
+    torch.testing.assert_close(images, chance)
+    assert texts < chance - 0.1
+    torch.testing.assert_close(
+        released_terms(logits, 4 * visible, text_rows=False), chance.expand(2)
+    )
 
 
 def test_the_multiplier_is_clamped_only_as_a_logarithm() -> None:

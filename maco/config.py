@@ -112,13 +112,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    weighting: Literal["paper", "released", "released_i2t", "none"] = cite(
+    weighting: Literal["paper", "released", "none"] = cite(
         "paper", paper="Eq. 2-3", code=LOSS_CODE, released="released", ledger="L1 L1b L2 L3 B1"
     )
     """`paper`: one term, a high importance flattens its row; `released`: the mean of four cross
-    entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction;
-    `released_i2t`: of these the two that choose a text for each image; `none`: plain CLIP, Table
-    5's second row."""
+    entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`:
+    plain CLIP, Table 5's second row."""
     tau1: float = cite(1.0, paper="Sec. 3.5")
     """Temperature of the importance that scales logits."""
     tau2: float = cite(16.0, paper="Sec. 3.5")
@@ -240,8 +239,8 @@ DECISIONS = {
     "loader names each.",
     "A13": "One minus the mask, instead of gathering a tensor of ones.",
     "L9": "Removed patches only, and only they are predicted.",
-    "L3b": "Scaled rows of texts know which patches of their images were visible, which trains the "
-    "position weights by itself (README): `released_i2t` has none.",
+    "L3b": "Kept: the released loss's scaled rows of texts know which patches of their images were "
+    "visible, which trains the position weights without a finding (README).",
     "L11": "None: `w_l` is computed without gradient.",
     "D5": "No token is masked, as probability 0 leaves it.",
     "D8b": "MIMIC's validate and test parts are left out of training.",

@@ -115,7 +115,7 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
     return terms.mean() if cfg.align_reduction == "batch_mean" else terms.sum() / groups
 
 
-def released_terms(logits: Tensor, scores: Tensor, *, text_rows: bool = True) -> Tensor:
+def released_terms(logits: Tensor, scores: Tensor) -> Tensor:
     r"""The four cross entropies of the released code, (4,), nats; their mean is its contrast.
 
     .. math:: \mathrm{CE}(sS),\ \mathrm{CE}(sS^\top),\
@@ -124,19 +124,20 @@ def released_terms(logits: Tensor, scores: Tensor, *, text_rows: bool = True) ->
     Source: released loss (ledger L1-L3): s scales the rows of both directions, with gradient; WCE
     is the mean weighted by s, without gradient, of unscaled rows. A text's row in sS^T thereby
     knows which patches of its own image were visible, and similarities that differ by mask alone
-    lower its cross entropy.
+    lower its cross entropy (L3b).
 
     Args:
         logits: (B, B) cosines times the multiplier, images in rows.
         scores: (B,) importance.
-        text_rows: Without, the two terms of S alone, (2,), as Eq. 3 prints rows.
     """
     scale = F.softplus(scores)
     pairs = torch.arange(len(logits), device=logits.device)
     share = scale.detach() / scale.detach().sum()
-    sides = (logits, logits.mT) if text_rows else (logits,)
-    scaled = [F.cross_entropy(scale[:, None] * side, pairs) for side in sides]
-    weighted = [(share * F.cross_entropy(side, pairs, reduction="none")).sum() for side in sides]
+    scaled = [F.cross_entropy(scale[:, None] * side, pairs) for side in (logits, logits.mT)]
+    weighted = [
+        (share * F.cross_entropy(side, pairs, reduction="none")).sum()
+        for side in (logits, logits.mT)
+    ]
     return torch.stack([*scaled, *weighted])
 
 
@@ -163,8 +164,8 @@ def pretrain_losses(out: Output, cfg: LossConfig, *, gather: bool = True) -> dic
             cosines = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).mT
             logits = out.multiplier * cosines
             align = (
-                released_terms(logits, scores, text_rows=cfg.weighting == "released").mean()
-                if cfg.weighting in ("released", "released_i2t")
+                released_terms(logits, scores).mean()
+                if cfg.weighting == "released"
                 else alignment_loss(logits, scores, cfg)
             )
             losses["align"] = cfg.align_weight * align

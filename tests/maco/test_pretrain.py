@@ -109,7 +109,7 @@ def test_two_processes_train_as_one_on_the_joined_batch(corpus: Path, tmp_path: 
     assert two["valid_scores"] == pytest.approx(one["valid_scores"], rel=1e-3)
 
 
-@pytest.mark.parametrize("weighting", ["paper", "released", "released_i2t", "none"])
+@pytest.mark.parametrize("weighting", ["paper", "released", "none"])
 @pytest.mark.parametrize("off", ["", "mae", "align"])
 def test_exactly_the_trained_parameters_get_a_gradient(
     corpus: Path, tmp_path: Path, weighting: str, off: str

@@ -118,6 +118,9 @@ class LossConfig:
     """`paper`: one term, a high importance flattens its row; `released`: the mean of four cross
     entropies, a high one sharpens, without tau1, tau2, groups, direction or reduction; `none`:
     plain CLIP, Table 5's second row."""
+    scale_texts: bool = cite(True, code=LOSS_CODE, ledger="L3b")
+    """With `released`, importance scales rows of texts, too, which thereby know the masks of their
+    images; off: a control."""
     tau1: float = cite(1.0, paper="Sec. 3.5")
     """Temperature of the importance that scales logits."""
     tau2: float = cite(16.0, paper="Sec. 3.5")
@@ -239,8 +242,6 @@ DECISIONS = {
     "loader names each.",
     "A13": "One minus the mask, instead of gathering a tensor of ones.",
     "L9": "Removed patches only, and only they are predicted.",
-    "L3b": "Kept: the released loss's scaled rows of texts know which patches of their images were "
-    "visible, which trains the position weights without a finding (README).",
     "L11": "None: `w_l` is computed without gradient.",
     "D5": "No token is masked, as probability 0 leaves it.",
     "D8b": "MIMIC's validate and test parts are left out of training.",

@@ -115,7 +115,7 @@ def alignment_loss(logits: Tensor, scores: Tensor, cfg: LossConfig) -> Tensor:
     return terms.mean() if cfg.align_reduction == "batch_mean" else terms.sum() / groups
 
 
-def released_terms(logits: Tensor, scores: Tensor) -> Tensor:
+def released_terms(logits: Tensor, scores: Tensor, *, scale_texts: bool = True) -> Tensor:
     r"""The four cross entropies of the released code, (4,), nats; their mean is its contrast.
 
     .. math:: \mathrm{CE}(sS),\ \mathrm{CE}(sS^\top),\
@@ -129,11 +129,13 @@ def released_terms(logits: Tensor, scores: Tensor) -> Tensor:
     Args:
         logits: (B, B) cosines times the multiplier, images in rows.
         scores: (B,) importance.
+        scale_texts: Off, the second term is CE(S^T).
     """
     scale = F.softplus(scores)
     pairs = torch.arange(len(logits), device=logits.device)
     share = scale.detach() / scale.detach().sum()
-    scaled = [F.cross_entropy(scale[:, None] * side, pairs) for side in (logits, logits.mT)]
+    texts = scale[:, None] * logits.mT if scale_texts else logits.mT
+    scaled = [F.cross_entropy(side, pairs) for side in (scale[:, None] * logits, texts)]
     weighted = [
         (share * F.cross_entropy(side, pairs, reduction="none")).sum()
         for side in (logits, logits.mT)
@@ -164,7 +166,7 @@ def pretrain_losses(out: Output, cfg: LossConfig, *, gather: bool = True) -> dic
             cosines = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).mT
             logits = out.multiplier * cosines
             align = (
-                released_terms(logits, scores).mean()
+                released_terms(logits, scores, scale_texts=cfg.scale_texts).mean()
                 if cfg.weighting == "released"
                 else alignment_loss(logits, scores, cfg)
             )

@@ -1,8 +1,9 @@
-"""Figures 2, 4 and 5: what they show is the model's own."""
+"""Figures 2, 4 and 5, and what masks change: what they show is the model's own."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from common.data.tables import DataError
 from maco.checkpoint import fresh_model
 from maco.config import PRESETS
 from maco.figures import grounding_figure, phrase_map, position_figure, tau_figure
+from maco.masks import lungs, mask_report, row_entropies
+from maco.model import Output, mask_of
+from maco.pairs import load_pairs
+from maco.text import Tokens
 
 
 def test_position_weights_pull_the_map_to_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +58,54 @@ def test_position_and_tau_figures_read_what_runs_write(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     result.write_text(json.dumps({"details": {"tau": {"0.1": row, "1": row}}}))
     assert len(tau_figure(result).axes) == 2
+
+
+def test_mask_report_tells_scores_that_follow_nearness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images whose nearness to every text is the share of the first row that they show."""
+    write_corpus(tmp_path, size="ci", datasets=["mimic"], workers=1)
+    cfg = PRESETS["phantom"]
+    cfg = replace(cfg, run=replace(cfg.run, data_root=tmp_path))
+    model = fresh_model(cfg)
+    pairs = load_pairs(cfg, model.word_pieces()).valid
+    with torch.no_grad():
+        model.importance.weight.zero_()
+        model.importance.weight[0, : model.grid] = 1.0
+        model.importance.bias.fill_(-model.grid / 2)  # a score of 0 for half of the row
+    whole = model.forward
+
+    def showing(images: torch.Tensor, tokens: Tokens, noise: torch.Tensor) -> Output:
+        out = whole(images, tokens, noise)
+        shown = mask_of(noise, model.config.image.mask_ratio).visible[:, : model.grid].sum(dim=1)
+        angle = 0.01 * shown[:, None]
+        image_emb = torch.cat([angle.sin(), angle.cos()], dim=1)
+        return out._replace(image_emb=image_emb, text_emb=torch.tensor([[1.0, 0.0]] * len(images)))
+
+    monkeypatch.setattr(model, "forward", showing)
+    found = mask_report(model, pairs, batch=4, batches=2, masks=8)
+    assert found.correlation > 0.98
+    assert found.images == pytest.approx(np.log(4), abs=1e-5)
+    assert found.images_scaled == pytest.approx(np.log(4), abs=1e-5)
+    assert found.texts_scaled < found.texts
+    with pytest.raises(DataError, match="not one batch of"):
+        mask_report(model, pairs, batch=len(pairs) + 1, batches=1, masks=1)
+
+
+def test_row_entropies_scale_rows_of_both_sides() -> None:
+    logits, scores = torch.randn(5, 5), torch.randn(5)
+    wanted = torch.zeros(4)
+    for k in range(5):
+        scale = torch.nn.functional.softplus(scores[k])
+        for side, rows in enumerate((logits, logits.T)):
+            wanted[2 * side] -= rows[k].log_softmax(0)[k] / 5
+            wanted[2 * side + 1] -= (scale * rows[k]).log_softmax(0)[k] / 5
+    torch.testing.assert_close(row_entropies(logits, scores), wanted)
+
+
+def test_lungs_are_the_middles_of_both_halves() -> None:
+    weights = torch.zeros(12, 12)
+    weights[3:10, 1:5], weights[3:10, 7:11] = 1.0, 2.0
+    assert lungs(weights) == (1.0, 2.0)
+    weights[3:10, 0] = weights[3:10, 5:7] = weights[3:10, 11] = 9.0
+    assert lungs(weights) == (1.0, 2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,11 @@ def test_released_contrast(start: str) -> None:
     logits = multiplier * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).mT
     terms = released_terms(logits, scores)
     close(terms, g[f"{start}_terms_scaled_i2t_scaled_t2i_weighted_i2t_weighted_t2i"].numpy())
+    plain = released_terms(logits, scores, scale_texts=False)
+    close(plain[[0, 2, 3]], terms[[0, 2, 3]].detach().numpy())
+    torch.testing.assert_close(
+        plain[1], released_terms(logits.mT, scores * 0 + math.log(math.e - 1))[0]
+    )
     loss = terms.mean()
     close(loss, g[f"{start}_loss"].numpy())
     leaves = {"img": image, "text": text, "weight": weight, "bias": bias, "logit_scale": multiplier}

@@ -137,6 +137,8 @@ def test_scaled_rows_of_texts_see_the_mask_and_those_of_images_do_not() -> None:
     images, texts, *_ = released_terms(logits, 4 * visible)
     torch.testing.assert_close(images, chance)
     assert texts < chance - 0.1
+    _, texts, *_ = released_terms(logits, 4 * visible, scale_texts=False)
+    assert texts > chance
 
 
 def test_the_multiplier_is_clamped_only_as_a_logarithm() -> None:

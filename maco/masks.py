@@ -128,7 +128,10 @@ def describe(run: Path, args: Args) -> str:
     """
     if not (run / "best").is_dir():
         raise DataError(f"{run} holds no best/: give run folders of maco/pretrain.py")
-    cfg = from_dict(PretrainConfig, json.loads((run / "run.json").read_text()))
+    try:
+        cfg = from_dict(PretrainConfig, json.loads((run / "run.json").read_text()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run}: no settings of maco/pretrain.py in run.json: {error}") from error
     cfg = replace(cfg, run=replace(cfg.run, data_root=args.data_root))
     model = MaCo.from_pretrained(run / "best", strict=True)
     pairs, batch = load_pairs(cfg, model.word_pieces()).valid, cfg.optim.batch_size
@@ -145,6 +148,8 @@ def main() -> None:
     """Measure each run; errors that concern the user end in one line."""
     args = tyro.cli(Args, description=__doc__)
     try:
+        if not args.runs:
+            raise DataError("no run: give run folders of maco/pretrain.py")
         for run in args.runs:
             sys.stdout.write(describe(run, args))
     except DataError as error:

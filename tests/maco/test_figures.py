@@ -15,7 +15,7 @@ from common.data.tables import DataError
 from maco.checkpoint import fresh_model
 from maco.config import PRESETS
 from maco.figures import grounding_figure, phrase_map, position_figure, tau_figure
-from maco.masks import lungs, mask_report, row_entropies
+from maco.masks import Args, describe, lungs, mask_report, row_entropies
 from maco.model import Output, mask_of
 from maco.pairs import load_pairs
 from maco.text import Tokens
@@ -90,6 +90,17 @@ def test_mask_report_tells_scores_that_follow_nearness(
     assert found.texts_scaled < found.texts
     with pytest.raises(DataError, match="not one batch of"):
         mask_report(model, pairs, batch=len(pairs) + 1, batches=1, masks=1)
+
+
+def test_masks_name_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    args = Args(runs=(tmp_path,))
+    with pytest.raises(DataError, match="holds no best/"):
+        describe(tmp_path, args)
+    (tmp_path / "best").mkdir()
+    for text in ("{", '{"nonsense": 1}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(DataError, match="no settings of maco"):
+            describe(tmp_path, args)
 
 
 def test_row_entropies_scale_rows_of_both_sides() -> None:

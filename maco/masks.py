@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 from common.config import from_dict
 from common.data.tables import DataError
 from maco.config import PretrainConfig
+from maco.losses import released_terms
 from maco.model import MaCo
 from maco.pairs import Batch, Pairs, load_pairs
 
@@ -69,9 +71,8 @@ def mask_report(model: MaCo, pairs: Pairs, *, batch: int, batches: int, masks: i
     nearness: list[Tensor] = []
     scores: list[Tensor] = []
     entropies: list[Tensor] = []
-    for images, tokens, noise in tqdm(loader, desc="masks", total=min(batches, len(loader))):
-        if len(nearness) == batches * masks:
-            break
+    count = min(batches, len(loader))
+    for images, tokens, noise in tqdm(islice(loader, count), desc="masks", total=count):
         for _ in range(masks):
             out = model(images, tokens, torch.rand(noise.shape, generator=generator))
             cosines = F.normalize(out.image_emb, dim=-1) @ F.normalize(out.text_emb, dim=-1).mT
@@ -90,9 +91,9 @@ def mask_report(model: MaCo, pairs: Pairs, *, batch: int, batches: int, masks: i
 def row_entropies(logits: Tensor, scores: Tensor) -> Tensor:
     """(B, B) and (B,) to (4,) nats: rows of images plain and scaled, then rows of texts."""
     own = torch.arange(len(logits))
-    scale = F.softplus(scores)[:, None]
-    sides = (logits, scale * logits, logits.mT, scale * logits.mT)
-    return torch.stack([F.cross_entropy(side, own) for side in sides])
+    images, texts = (F.cross_entropy(side, own) for side in (logits, logits.mT))
+    images_scaled, texts_scaled = released_terms(logits, scores)[:2]
+    return torch.stack([images, images_scaled, texts, texts_scaled])
 
 
 def lungs(weights: Tensor) -> tuple[float, float]:
@@ -112,8 +113,8 @@ class Args:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders of `maco/pretrain.py`, finished."""
-    data_root: Path = Path("data/phantom-small")
-    """Folder of the corpora."""
+    data_root: Path | None = None
+    """Folder of the corpora; by default each run's own."""
     batches: int = 6
     """Validation batches of the run's size."""
     masks: int = 8
@@ -132,7 +133,7 @@ def describe(run: Path, args: Args) -> str:
         cfg = from_dict(PretrainConfig, json.loads((run / "run.json").read_text()))
     except (OSError, ValueError) as error:
         raise DataError(f"{run}: no settings of maco/pretrain.py in run.json: {error}") from error
-    cfg = replace(cfg, run=replace(cfg.run, data_root=args.data_root))
+    cfg = replace(cfg, run=replace(cfg.run, data_root=args.data_root or cfg.run.data_root))
     model = MaCo.from_pretrained(run / "best", strict=True)
     pairs, batch = load_pairs(cfg, model.word_pieces()).valid, cfg.optim.batch_size
     found = mask_report(model, pairs, batch=batch, batches=args.batches, masks=args.masks)

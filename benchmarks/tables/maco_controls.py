@@ -51,7 +51,7 @@ TABLE = Table(
         "ring. As printed (Eq. 3) a high weight flattens its row, so what is informative learns a "
         "low one; as released it sharpens, and Fig. 4 shows high ones over the lungs.",
         "Rows of texts not scaled: as released, they know which patches of their images were "
-        "visible, and that alone trains the weights (ledger L3b).",
+        "visible, which trains the weights by itself (ledger L3b).",
     ),
     apart=True,
 )

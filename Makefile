@@ -14,11 +14,12 @@ export TOKENIZERS_PARALLELISM := false
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /:/' | awk -F: '{printf "  %-26s%s\n", $$1, $$2}'
 
+# compiled once: where PYTHONDONTWRITEBYTECODE is set, every start would compile torch anew
 .venv/ready: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0])'
 	python3 -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements.lock
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -r requirements.lock
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	@touch $@
 

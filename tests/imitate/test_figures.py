@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,14 @@ import torch
 from common.data.tables import DataError
 from imitate.checkpoint import fresh_model
 from imitate.config import PHANTOM
-from imitate.figures import cam_figure, grad_cam, section_figure, smoothing_figure, smoothing_points
+from imitate.figures import (
+    cam_figure,
+    grad_cam,
+    main,
+    section_figure,
+    smoothing_figure,
+    smoothing_points,
+)
 from imitate.pairs import Report
 
 
@@ -60,13 +65,7 @@ def test_smoothing_reads_results(tmp_path: Path) -> None:
         smoothing_points(tmp_path / "none", seed=0)
 
 
-@pytest.mark.slow
-def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "imitate.figures", "cam", "--model", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode
-    assert done.stderr.startswith("error:")
+def test_a_missing_model_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["figures", "cam", "--model", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"^error:"):
+        main()

@@ -25,7 +25,7 @@ from maco.checkpoint import fresh_model
 from maco.config import PRESETS, DataConfig, PretrainConfig
 from maco.losses import pretrain_losses
 from maco.pairs import load_pairs, reports_of
-from maco.pretrain import optimizer_of
+from maco.pretrain import optimizer_of, train
 from maco.text import sentences, some_sentences
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +74,9 @@ def test_it_overfits_eight_studies(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_path: Path) -> None:
-    """SIGKILL inside the first epoch, then the same command: the weights of an unbroken run."""
+    """SIGKILL inside the first epoch, then the same settings: the weights of an unbroken run."""
     whole, parts = tmp_path / "a", tmp_path / "b"
-    subprocess.run(command(corpus, whole), cwd=ROOT, env=ENVIRONMENT, check=True, timeout=240)
+    train(small(corpus, whole))
     process = subprocess.Popen(command(corpus, parts), cwd=ROOT, env=ENVIRONMENT)
     limit = time.monotonic() + 120
     while not list((parts / "checkpoints").glob("[0-9]*")) and time.monotonic() < limit:
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (parts / "provenance.json").exists(), "it ended before it could be killed"
-    subprocess.run(command(corpus, parts), cwd=ROOT, env=ENVIRONMENT, check=True, timeout=240)
+    train(small(corpus, parts))
     weights = [load_file(run / "last" / "model.safetensors") for run in (whole, parts)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     positions = [(run / "positions.jsonl").read_text().splitlines() for run in (whole, parts)]
@@ -94,16 +94,16 @@ def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_
 @pytest.mark.slow
 def test_two_processes_train_as_one_on_the_joined_batch(corpus: Path, tmp_path: Path) -> None:
     """Validation losses after each epoch agree with those of one process on the same batches."""
+    train(small(corpus, tmp_path / "one"))
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    for out, words in ((tmp_path / "one", ()), (tmp_path / "two", launcher)):
-        subprocess.run(
-            command(corpus, out, *words),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            check=True,
-            capture_output=True,
-            timeout=240,
-        )
+    subprocess.run(
+        command(corpus, tmp_path / "two", *launcher),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
     one, two = (json.loads((tmp_path / n / "provenance.json").read_text()) for n in ("one", "two"))
     assert two["processes"] == 2
     assert two["valid_scores"] == pytest.approx(one["valid_scores"], rel=1e-3)

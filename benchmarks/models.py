@@ -70,15 +70,22 @@ MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weig
 MACO_PLAIN_TEXTS = Model(
     "maco-plain-texts", "maco", (*MACO_RELEASED_WEIGHTING.flags, "--loss.no-scale-texts")
 )
-# the published augmentation and sentences on 10,000 studies, for 1.7 times the preset's steps
+# on 10,000 studies, for 1.7 times the preset's steps: its own augmentation, and the published one
+MACO_UNMIRRORED = Model(
+    "maco-released-weighting-unmirrored",
+    "maco",
+    (
+        *MACO_RELEASED_WEIGHTING.flags,
+        *("--data.sentence-split", "sentences"),
+        *("--optim.epochs", "24", "--optim.warmup-epochs", "0.4"),
+    ),
+)
 MACO_MORE_STUDIES = Model(
     "maco-released-weighting-more-studies",
     "maco",
     (
-        *MACO_RELEASED_WEIGHTING.flags,
+        *MACO_UNMIRRORED.flags,
         *("--data.flip", "0.5", "--data.rotate", "20", "--data.scale", "0.8", "1.2"),
-        *("--data.sentence-split", "sentences"),
-        *("--optim.epochs", "24", "--optim.warmup-epochs", "0.4"),
     ),
 )
 RANDOM_MACO = Model("random-maco", "maco", ("--model.image.weights", "None"), pretrained=False)
@@ -176,8 +183,16 @@ MODELS = {
         *(ITA_VIT, ITA_CTA_VIT, ITA_CPA_VIT, ITA_RESNET, ITA_CTA_RESNET, ITA_CPA_RESNET),
         *(MGCA_VIT, MGCA_RESNET, CONVIRT_MGCA, RANDOM_VIT, RANDOM_RESNET, IMAGENET_RESNET),
         *(BLIP, CONVIRT_OWN, CONVIRT_IMPRESSION, MACO, MACO_MAE, MACO_CLIP),
-        *(MACO_RELEASED_WEIGHTING, MACO_PLAIN_TEXTS, MACO_MORE_STUDIES, RANDOM_MACO),
-        *(IMITATE, RANDOM_IMITATE, IMAGENET_IMITATE, VLH, *TERMS.values(), *REPORTS.values()),
+        *(MACO_RELEASED_WEIGHTING, MACO_PLAIN_TEXTS, MACO_UNMIRRORED, MACO_MORE_STUDIES),
+        *(
+            RANDOM_MACO,
+            IMITATE,
+            RANDOM_IMITATE,
+            IMAGENET_IMITATE,
+            VLH,
+            *TERMS.values(),
+            *REPORTS.values(),
+        ),
         *(*KERNELS.values(), *UNFROZEN.values(), *ENCODERS.values(), *DROPS.values()),
         *(*SMOOTHINGS.values(), CHEXZERO, LRCLR, LRCLR_ALL_PAIRS, LRCLR_LITERAL),
         RANDOM_CHEXZERO,

@@ -225,7 +225,8 @@ def ground(args: Args, model: Encoder) -> Outcome:
             "counts": {
                 **found.counts,
                 "on_absent_images": len(everything) - len(phrases),
-                "boxes_without_text": ms_cxr.without_text(args.data_root),
+                "boxes": sum(len(phrase.boxes) for phrase in phrases),
+                **ms_cxr.left_out(args.data_root),
             },
             "by_category": found.by_category,
             "settings": to_dict(cfg),

@@ -70,7 +70,7 @@ MACO_RELEASED_WEIGHTING = Model("maco-released-weighting", "maco", ("--loss.weig
 MACO_PLAIN_TEXTS = Model(
     "maco-plain-texts", "maco", (*MACO_RELEASED_WEIGHTING.flags, "--loss.no-scale-texts")
 )
-# on 10,000 studies, for 1.7 times the preset's steps: its own augmentation, and the published one
+# 8,000 studies, 1.8 times the preset's steps: with its own augmentation, and the published one
 MACO_UNMIRRORED = Model(
     "maco-released-weighting-unmirrored",
     "maco",

@@ -32,6 +32,7 @@ from lrclr.model import LRCLR
 from maco.checkpoint import fresh_model as fresh_maco
 from maco.checkpoint import load_released as released_maco
 from maco.model import MaCo
+from maco.text import read_vocabulary
 from mgca.checkpoint import fresh_model as fresh_mgca
 from mgca.checkpoint import load_released as released_mgca
 from mgca.model import MGCA
@@ -101,7 +102,8 @@ def from_authors(
     Args:
         model: Whose layout the file has.
         path: The authors' file; nothing that it pickles is executed.
-        vocabulary: File of the word pieces, one a line; by default those of the hub.
+        vocabulary: File of the word pieces, as `maco.text.read_vocabulary` reads it; by default
+            those of the hub.
         reads_text: Whether a file of the image encoder alone is too little.
 
     Raises:
@@ -111,13 +113,13 @@ def from_authors(
     if model.id not in RELEASED:
         known = ", ".join(RELEASED)
         raise CheckpointError(f"{model.id} has no released layout; these have one: {known}")
-    words = {"vocabulary": vocabulary.read_text("utf-8").splitlines()} if vocabulary else {}
-    if words and model.paper == "lrclr":
+    if vocabulary and model.paper == "lrclr":
         raise CheckpointError("CheXzero's files need no --vocabulary: the word pieces are CLIP's")
     if reads_text and model.paper == "imitate" and encoder_alone(path):
         raise NotRunnable(
             f"{path.name} holds an image encoder alone: its text side would be random"
         )
+    words = {"vocabulary": read_vocabulary(vocabulary)} if vocabulary else {}
     found, ignored = RELEASED[model.id](path, **words)
     wanted = settings(model, "real", 0).model.image
     if getattr(found.config.image, "backbone", None) != getattr(wanted, "backbone", None):

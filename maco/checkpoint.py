@@ -121,7 +121,7 @@ def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def load_released(
-    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig = RELEASED.model
+    path: str | Path, *, vocabulary: list[str] | None = None, config: ModelConfig | None = None
 ) -> tuple[MaCo, dict[str, str]]:
     """A checkpoint of the authors' code as a model; nothing that the file pickles is executed.
 
@@ -130,17 +130,25 @@ def load_released(
     Args:
         path: `checkpoint-<epoch>.pth`.
         vocabulary: Word pieces, as many as the file's; by default those of `config.text`.
-        config: What shapes cannot show.
+        config: What shapes cannot show; by default the released settings.
 
     Returns:
         The model in evaluation mode, and the ignored keys with reasons.
 
     Raises:
-        CheckpointError: If the file is unreadable or its keys and shapes are not the model's.
+        CheckpointError: If the file is unreadable or its keys and shapes are not the model's, or
+            its report encoder is of another depth than the released one and no config says its
+            heads.
     """
     state, ignored = rename(state_dict_of(read_foreign(path), path))
-    sizes = sized_like(state, config)
-    pieces = vocabulary or load_vocabulary(config.text)
+    sizes = sized_like(state, config or RELEASED.model)
+    if config is None and sizes.text.layers != RELEASED.model.text.layers:
+        raise CheckpointError(
+            f"{path} has {sizes.text.layers} layers of text, the released code "
+            f"{RELEASED.model.text.layers}: shapes do not show how many heads they have, give "
+            "`config=`"
+        )
+    pieces = vocabulary or load_vocabulary(sizes.text)
     words = len(state[WORDS])
     if words != len(pieces):
         raise CheckpointError(

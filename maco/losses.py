@@ -44,7 +44,7 @@ class Weights(NamedTuple):
     """Importance of each sample, (B,).
 
     Attributes:
-        temperature: w_t, multiplies the temperature of its row, in (1, e) at tau1 = 1.
+        temperature: w_t, multiplies the temperature of its row, in (1, e].
         loss: w_l, multiplies its loss; sums to 1 in each group, no gradient.
     """
 

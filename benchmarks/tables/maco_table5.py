@@ -32,7 +32,7 @@ TABLE = Table(
     footnotes=(
         GROUNDING,
         RECIPE,
-        "MAE's text encoder is not trained: its grounding is that of random texts.",
+        "MAE trains no report encoder and no projection: its grounding is that of random vectors.",
         "+CLIP: both losses, the contrast unweighted and in both directions.",
     ),
 )

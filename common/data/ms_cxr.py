@@ -275,7 +275,7 @@ def phrases(data_root: Path) -> tuple[Phrase, ...]:
 
     Source: MaCo's released grounding data set: the boxes of an image whose texts are equal in lower
     case are one phrase, with the category of the last one, so two findings under one sentence are
-    one. Boxes without a text are counted in the log, see `without_text`, and left out.
+    one. Boxes without a text are counted in the log, see `left_out`.
 
     Raises:
         DataError: If a table is absent or malformed, or a box not inside its image.
@@ -304,13 +304,17 @@ def phrases(data_root: Path) -> tuple[Phrase, ...]:
     return tuple(found)
 
 
-def without_text(data_root: Path) -> int:
-    """How many boxes have no phrase.
+def left_out(data_root: Path) -> dict[str, int]:
+    """How many boxes `phrases` leaves out: rows that repeat another, and those without a phrase.
 
     Raises:
         DataError: If the table is absent or malformed.
     """
-    return int((read_rows(table_of(find_home(data_root)))["text"] == "").sum())
+    rows = read_rows(table_of(find_home(data_root)))
+    return {
+        "repeated_rows": int(rows.duplicated().sum()),
+        "boxes_without_text": int((rows.drop_duplicates()["text"] == "").sum()),
+    }
 
 
 def seen_in_pretraining(data_root: Path) -> dict[str, int]:

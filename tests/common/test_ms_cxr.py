@@ -104,7 +104,7 @@ def test_a_text_without_a_word_counts_as_none(tmp_path: Path, text: str) -> None
     frame = pd.read_csv(table, keep_default_na=False)
     frame["label_text"] = text
     frame.to_csv(table, index=False)
-    assert ms_cxr.without_text(tmp_path) == len(frame)
+    assert ms_cxr.left_out(tmp_path)["boxes_without_text"] == len(frame)
     assert not ms_cxr.phrases(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_phrases(tmp_path: Path, coco: bool, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         found = ms_cxr.phrases(tmp_path)
     assert "1 boxes without a phrase" in caplog.text
-    assert ms_cxr.without_text(tmp_path) == 1
+    assert ms_cxr.left_out(tmp_path) == {"repeated_rows": 0, "boxes_without_text": 1}
     assert [(p.text, p.category, len(p.boxes)) for p in found] == [
         ("Right apical pneumothorax", "Pneumothorax", 1),
         ("Small effusion", "Pleural Effusion", 2),

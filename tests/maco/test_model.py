@@ -1,4 +1,4 @@
-"""MaCo's model: published sizes, masking, oracles, released files, two processes' gradients."""
+"""MaCo's model: published sizes, masking, oracles, released files."""
 
 from __future__ import annotations
 
@@ -200,6 +200,8 @@ def test_released_file_loads_by_shape_and_reports_what_it_drops(tmp_path: Path) 
     torch.testing.assert_close(again.multiplier, state["Tpar"].squeeze())
     assert "WCE.weight" in ignored
     assert all(reason for reason in ignored.values())
+    with pytest.raises(CheckpointError, match="layers of text, the released code 6"):
+        load_released(path, vocabulary=VOCABULARY)
     state["surprise"] = torch.ones(1)
     torch.save({"model": state}, path)
     with pytest.raises(CheckpointError, match="unknown key 'surprise'"):
@@ -218,8 +220,9 @@ def test_a_released_file_is_evaluated_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _, config = released_file(tmp_path)
-    words = tmp_path / "vocab.txt"
-    words.write_text("\n".join(VOCABULARY))
+    words = tmp_path / "wordpiece.json"
+    ids = {piece: k for k, piece in enumerate(VOCABULARY)}
+    words.write_text(json.dumps({"model": {"vocab": ids}}))
     monkeypatch.setitem(weights.RELEASED, "maco", partial(load_released, config=config))
     write_corpus(tmp_path, size="ci", datasets=["mimic", "ms_cxr"], workers=1)
     args = Args("grounding", "maco", "ms_cxr", data_root=tmp_path, results=tmp_path / "results")

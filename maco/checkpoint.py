@@ -146,7 +146,7 @@ def load_released(
         raise CheckpointError(
             f"{path} has {sizes.text.layers} layers of text, the released code "
             f"{RELEASED.model.text.layers}: shapes do not show how many heads they have, give "
-            "`config=`"
+            "`maco.checkpoint.load_released` a `config=`"
         )
     pieces = vocabulary or load_vocabulary(sizes.text)
     words = len(state[WORDS])

@@ -127,9 +127,12 @@ def read_vocabulary(path: Path) -> list[str]:
     """Word pieces of a `vocab.txt`, one a line, or of a `tokenizers` file (`.json`), by their ids.
 
     Raises:
-        CheckpointError: If a `.json` holds no vocabulary, or a special piece is missing.
+        CheckpointError: If it is no text, a `.json` holds no vocabulary, or a special piece lacks.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not a BERT vocabulary: no UTF-8 text") from error
     pieces = _json_pieces(text, path) if path.suffix == ".json" else text.splitlines()
     missing = [piece for piece in SPECIAL if piece not in pieces]
     if missing:

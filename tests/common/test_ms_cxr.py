@@ -140,6 +140,7 @@ def test_a_repeated_row_is_one_box_and_one_duplicate(tmp_path: Path) -> None:
     assert found.exclusions.counts == {"duplicate": 1}
     assert len(found.boxes[A]) == 3
     assert len(ms_cxr.phrases(tmp_path)[1].boxes) == 2
+    assert ms_cxr.left_out(tmp_path) == {"repeated_rows": 1, "boxes_without_text": 1}
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,12 @@ def test_vocabularies_come_as_lines_or_as_a_tokeniser(tmp_path: Path) -> None:
     text = PRESETS["phantom"].model.text
     for path in (lines, tokeniser):
         assert load_vocabulary(replace(text, vocabulary=str(path))) == pieces
-    for path, content in ((lines, "lung\n"), (tokeniser, "{}"), (tokeniser, "[")):
-        path.write_text(content)
+    for path, content in (
+        (lines, b"lung\n"),
+        (lines, b"\xff"),
+        (tokeniser, b"{}"),
+        (tokeniser, b"["),
+    ):
+        path.write_bytes(content)
         with pytest.raises(CheckpointError, match=path.name):
             load_vocabulary(replace(text, vocabulary=str(path)))

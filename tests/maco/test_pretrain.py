@@ -73,7 +73,9 @@ def test_it_overfits_eight_studies(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_same_masks_and_weights(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL inside the first epoch, then the same settings: the weights of an unbroken run."""
     whole, parts = tmp_path / "a", tmp_path / "b"
     train(small(corpus, whole))
@@ -85,6 +87,7 @@ def test_a_killed_run_goes_on_with_the_same_masks_and_weights(corpus: Path, tmp_
     process.wait()
     assert not (parts / "provenance.json").exists(), "it ended before it could be killed"
     train(small(corpus, parts))
+    assert "resuming" in capfd.readouterr().err
     weights = [load_file(run / "last" / "model.safetensors") for run in (whole, parts)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     positions = [(run / "positions.jsonl").read_text().splitlines() for run in (whole, parts)]
